@@ -1,0 +1,99 @@
+"""The entry point: picks the command, turns errors and signals into one line and an exit code."""
+
+import argparse
+import importlib
+import os
+import signal
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from types import FrameType
+from typing import Any, NoReturn
+
+from psgd.cli.options import OneLineParser, parse
+from psgd.cli.train_config import TrainConfig
+from psgd.errors import ConfigurationError, PsgdError
+from psgd.runlog import versions
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """A command of ``psgd``.
+
+    Args:
+        help: one line.
+        config: what it can be told; made of `psgd.cli.options.option`.
+        module: has ``run(config)``; imported only once the options are read, because it needs torch.
+    """
+
+    help: str
+    config: type[Any]
+    module: str
+
+
+COMMANDS = {"train": Command("train a model on workers and parameter-server shards", TrainConfig, "psgd.cli.train")}
+
+FAILED, REFUSED = 1, 2
+INTERRUPTED, TERMINATED = 128 + signal.SIGINT, 128 + signal.SIGTERM
+
+
+def main(argv: Sequence[str] | None = None, environment: Mapping[str, str] = os.environ) -> int:
+    """Run ``psgd``.
+
+    Args:
+        argv: the words behind ``psgd``; default this process's own.
+        environment: where the commands find their ``PSGD_…`` variables.
+
+    Returns:
+        The exit code: 0; 2 if the input was refused, 1 if the run failed, 130 after Ctrl-C, 143 after SIGTERM.
+    """
+    before = signal.signal(signal.SIGTERM, _terminate)
+    try:
+        _run(sys.argv[1:] if argv is None else argv, environment)
+    except ConfigurationError as error:
+        return _tell(f"error: {error}", REFUSED)
+    except PsgdError as error:
+        return _tell(f"error: {error}", FAILED)
+    except KeyboardInterrupt:
+        return _tell("interrupted", INTERRUPTED)
+    except SystemExit as end:  # --help, --version and SIGTERM
+        return end.code if isinstance(end.code, int) else 0
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    return 0
+
+
+def _run(argv: Sequence[str], environment: Mapping[str, str]) -> None:
+    if not argv:
+        raise ConfigurationError(f"COMMAND must be one of {', '.join(COMMANDS)}, got none; see psgd --help")
+    arguments = _parser().parse_args(argv)
+    command = COMMANDS[arguments.command]
+    config = parse(command.config, f"psgd {arguments.command}", arguments.rest, environment)
+    importlib.import_module(command.module).run(config)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = OneLineParser(
+        prog="psgd",
+        description="Train PyTorch models synchronously or asynchronously on parameter-server shards.",
+        epilog="psgd COMMAND --help says what a command takes.",
+        usage="psgd [-h] [--version] COMMAND ...",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("--version", action="version", version=f"psgd {versions()['psgd']}")
+    commands = "\n".join(f"{name}: {command.help}" for name, command in COMMANDS.items())
+    parser.add_argument("command", metavar="COMMAND", choices=COMMANDS, help=commands)
+    parser.add_argument("rest", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
+    return parser
+
+
+def _terminate(_signal: int, _frame: FrameType | None) -> NoReturn:
+    """End as an exception does, so that everything is cleaned up; a second signal can not interrupt that."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    raise SystemExit(TERMINATED)
+
+
+def _tell(message: str, code: int) -> int:
+    print("psgd:", " ".join(message.split()), file=sys.stderr)
+    return code

@@ -1,0 +1,265 @@
+"""A frozen dataclass as options: flags > environment > YAML > the fields' defaults.
+
+Each field of the dataclass, made with `option`, is one setting: ``batch_size`` is the flag ``--batch-size``, the
+variable ``PSGD_BATCH_SIZE`` and the YAML key ``batch_size``. Its type says how text is read; whatever the value
+must be beyond that, the dataclass checks itself.
+"""
+
+import argparse
+import dataclasses
+import difflib
+import json
+import re
+import types
+import typing
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, NoReturn, TypeVar
+
+import yaml
+
+from psgd.errors import ConfigurationError
+
+Config = TypeVar("Config")
+PREFIX = "PSGD_"
+COMMA = re.compile(r",(?![^\[(]*[\])])")
+"""Commas outside brackets: ``betas=[0.9,0.99],eps=1e-8`` are two arguments."""
+
+
+WORDS = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
+
+
+class OneLineParser(argparse.ArgumentParser):
+    """Raises what argparse would print below its usage."""
+
+    def error(self, message: str) -> NoReturn:
+        """Refuse the command line.
+
+        Raises:
+            ConfigurationError: always; with a hint if an option is misspelt.
+        """
+        _, unrecognized, words = message.partition("unrecognized arguments: ")
+        hint = ""
+        if unrecognized:
+            known = [flag for action in self._actions for flag in action.option_strings]
+            hint = _hint(words.split()[0].partition("=")[0], known)
+        raise ConfigurationError(f"{message}{hint}; see {self.prog} --help")
+
+
+def option(default: Any, group: str, help: str, metavar: str | None = None) -> Any:
+    """A field that is an option; what it is about as in `about`."""
+    return dataclasses.field(default=default, metadata=about(group, help, metavar))
+
+
+def about(group: str, help: str, metavar: str | None = None) -> dict[str, Any]:
+    """The metadata that make an option of a field.
+
+    Args:
+        group: the heading that it stands under in ``--help``.
+        help: one line.
+        metavar: what stands for the value in ``--help``.
+    """
+    return {"group": group, "help": help, "metavar": metavar}
+
+
+def parse(kind: type[Config], prog: str, argv: Sequence[str], environment: Mapping[str, str]) -> Config:
+    """Read a configuration from all its sources.
+
+    Args:
+        kind: a dataclass whose fields are made with `option`.
+        prog: the command, for messages.
+
+    Raises:
+        ConfigurationError: if an option is unknown, or a value is not of its type or refused by the dataclass.
+        SystemExit: after ``--help`` and ``--print_config``.
+    """
+    parser = _parser(kind, prog)
+    given = vars(parser.parse_args(argv))
+    print_config, file = given.pop("print_config", False), given.pop("config", environment.get(f"{PREFIX}CONFIG"))
+    values: dict[str, Any] = {} if file is None else _read_yaml(kind, Path(file))
+    hints = typing.get_type_hints(kind)
+    for field in _options(kind):
+        variable = PREFIX + field.name.upper()
+        if variable in environment:
+            values[field.name] = _convert(f"{variable} in the environment", hints[field.name], environment[variable])
+        if field.name in given:
+            values[field.name] = _convert(_flag(field.name), hints[field.name], given[field.name])
+    config = kind(**values)
+    if print_config:
+        print(yaml.safe_dump(_plain(config), sort_keys=False), end="")
+        parser.exit()
+    return config
+
+
+def _parser(kind: type[Any], prog: str) -> argparse.ArgumentParser:
+    parser = OneLineParser(
+        prog=prog,
+        usage=f"{prog} [OPTION ...]",
+        epilog=f"Flags win over {PREFIX}<OPTION> variables, those over --config's YAML, that over the defaults.",
+        argument_default=argparse.SUPPRESS,
+        formatter_class=lambda prog: argparse.HelpFormatter(prog, max_help_position=34, width=110),
+        allow_abbrev=False,
+    )
+    parser.add_argument("--config", metavar="FILE", help="YAML file with options: the names below, with _ for -")
+    parser.add_argument("--print_config", "--print-config", action="store_true", help="print the YAML and exit")
+    groups: dict[str, Any] = {}
+    hints = typing.get_type_hints(kind)
+    for field in _options(kind):
+        group = groups.setdefault(field.metadata["group"], None) or parser.add_argument_group(field.metadata["group"])
+        groups[field.metadata["group"]] = group
+        group.add_argument(_flag(field.name), **_argument(field, hints[field.name]))
+    return parser
+
+
+def _argument(field: "dataclasses.Field[Any]", hint: Any) -> dict[str, Any]:
+    """What argparse wants to know about an option."""
+    text = field.metadata["help"]
+    if hint is bool:
+        return {"action": argparse.BooleanOptionalAction, "help": text}
+    if field.default not in (None, (), dataclasses.MISSING):
+        text += f" (default: {field.default})"
+    metavar = field.metadata["metavar"] or _metavar(hint)
+    return {
+        "action": "append" if _is_many(hint) else "store",
+        "metavar": metavar,
+        "help": text.replace("%", "%%"),
+    }
+
+
+def _metavar(hint: Any) -> str:
+    if typing.get_origin(hint) is Literal:
+        return "|".join(typing.get_args(hint))
+    return {int: "N", float: "X"}.get(_required(hint), "NAME")
+
+
+def _read_yaml(kind: type[Any], path: Path) -> dict[str, Any]:
+    """The options of a YAML file, converted."""
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigurationError(f"config: can not read {path}: {error.strerror}") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigurationError(f"config {path} must be YAML, got: {error}") from None
+    if content is None:
+        return {}
+    if not isinstance(content, dict):
+        raise ConfigurationError(f"config {path} must hold options as 'name: value', got {str(content)[:60]!r}")
+    hints = typing.get_type_hints(kind)
+    names = [field.name for field in _options(kind)]
+    for key in content:
+        if key not in names:
+            raise ConfigurationError(f"config {path}: there is no option {key!r}{_hint(str(key), names)}")
+    return {key: _convert(f"{key} in {path}", hints[key], value) for key, value in content.items()}
+
+
+def _convert(name: str, hint: Any, value: Any) -> Any:
+    """A value of the hint's type, from text or from what YAML made of it.
+
+    Raises:
+        ConfigurationError: if it can not be read as that.
+    """
+    optional = hint != _required(hint)
+    if optional and value in (None, "null", "none"):
+        return None
+    hint = _required(hint)
+    if typing.get_origin(hint) is Literal:
+        if value not in typing.get_args(hint):
+            choices = " or ".join(map(str, typing.get_args(hint)))
+            raise ConfigurationError(f"{name} must be {choices}, got {value!r}")
+        return value
+    words, reader = READERS[typing.get_origin(hint) or hint]
+    try:
+        return reader(value)
+    except (ValueError, TypeError):
+        raise ConfigurationError(f"{name} must be {words}, got {value!r}") from None
+
+
+def _read_integer(value: Any) -> int:
+    if isinstance(value, bool) or not isinstance(value, int | str):
+        raise TypeError
+    return int(value)
+
+
+def _read_number(value: Any) -> float:
+    if isinstance(value, bool):
+        raise TypeError
+    return float(value)
+
+
+def _read_bool(value: Any) -> bool:
+    if isinstance(value, bool):
+        return value
+    if str(value).lower() not in WORDS:
+        raise ValueError
+    return WORDS[str(value).lower()]
+
+
+def _read_text(value: Any) -> str:
+    if not isinstance(value, str | int | float) or isinstance(value, bool):
+        raise TypeError
+    return str(value)
+
+
+def _read_list(value: Any) -> tuple[str, ...]:
+    """From ``a,b``, from a list of such, or from both."""
+    if isinstance(value, list | tuple):
+        return tuple(item for text in value for item in _read_list(text))
+    return tuple(item.strip() for item in COMMA.split(_read_text(value)) if item.strip())
+
+
+def _read_mapping(value: Any) -> dict[str, Any]:
+    """From ``k=v,k=v``, or from a mapping of YAML."""
+    if isinstance(value, dict):
+        return {str(key): _read_scalar(item) for key, item in value.items()}
+    pairs = [item.partition("=") for item in _read_list(value)]
+    if not all(key and equals for key, equals, _ in pairs):
+        raise ValueError
+    return {key.strip(): _read_scalar(text) for key, _, text in pairs}
+
+
+def _read_scalar(value: Any) -> Any:
+    """What JSON makes of text (numbers, true, null, lists), else the text; YAML 1.1 leaves ``1e-4`` as text."""
+    try:
+        return json.loads(value) if isinstance(value, str) else value
+    except ValueError:
+        return value
+
+
+READERS: dict[Any, tuple[str, Callable[[Any], Any]]] = {
+    int: ("an integer", _read_integer),
+    float: ("a number", _read_number),
+    bool: ("true or false", _read_bool),
+    str: ("a text", _read_text),
+    tuple: ("a list, separated by commas", _read_list),
+    dict: ("a list of key=value, separated by commas", _read_mapping),
+}
+
+
+def _options(kind: type[Any]) -> list["dataclasses.Field[Any]"]:
+    return [field for field in dataclasses.fields(kind) if "help" in field.metadata]
+
+
+def _required(hint: Any) -> Any:
+    """The type without None."""
+    if typing.get_origin(hint) in (types.UnionType, typing.Union):
+        return next(kind for kind in typing.get_args(hint) if kind is not type(None))
+    return hint
+
+
+def _is_many(hint: Any) -> bool:
+    return typing.get_origin(hint) in (tuple, dict)
+
+
+def _flag(name: str) -> str:
+    return "--" + name.replace("_", "-")
+
+
+def _hint(word: str, known: Sequence[str]) -> str:
+    close = difflib.get_close_matches(word, known, n=1)
+    return f"; did you mean {close[0]}?" if close else ""
+
+
+def _plain(config: Any) -> dict[str, Any]:
+    """The options as YAML's own types."""
+    values = {field.name: getattr(config, field.name) for field in _options(type(config))}
+    return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}

@@ -1,0 +1,87 @@
+"""What ``psgd train`` can be told; without torch, so that help and refusals come at once."""
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from psgd.cli.options import about, option
+from psgd.core.modes import Async, Mode, Sync
+from psgd.errors import ConfigurationError
+
+EPOCHS = 10
+"""How long to train where nothing is said."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainConfig:
+    """The options of ``psgd train``.
+
+    Raises:
+        ConfigurationError: if options contradict each other; what the numbers may be is said by the classes of
+            `psgd.config` that they become part of.
+    """
+
+    data: str = option("digits", "Data and model", "digits (built in), mnist or fashion-mnist")
+    data_dir: str | None = option(None, "Data and model", "folder with the data set's original IDX files", "DIR")
+    model: str = option("mlp", "Data and model", "mlp, cnn, linear, or my.pkg:factory for a model of your own")
+    warm_start: str | None = option(None, "Data and model", "weights to start from", "FILE.safetensors")
+
+    mode: Literal["sync", "async"] = option(
+        "sync", "Mode", "sync: one update a step, averaged over the slots; async: one for each gradient that arrives"
+    )
+    backups: int | None = option(None, "Mode", "sync: slots that a step does not wait for (default: 0)")
+    staleness: int | None = option(
+        None, "Mode", "async: how many iterations a slot may run ahead of the slowest (default: no bound)"
+    )
+
+    workers: int = option(2, "Processes", "processes that compute gradients")
+    slots: int | None = option(None, "Processes", "units of data parallelism, fixed for a run (default: one a worker)")
+    shards: int = option(2, "Processes", "processes that hold the weights and update them")
+    threads: int = option(1, "Processes", "torch threads a process; bits may depend on it")
+    plane: Literal["auto", "rpc", "memory"] = option(
+        "auto", "Processes", "how tensors travel; memory: all in one process, without Ray"
+    )
+    use_gpu: bool = option(False, "Processes", "give each worker a GPU")
+    cpus_per_worker: float = option(1.0, "Processes", "CPUs that Ray reserves for a worker")
+    placement: Literal["pack", "spread"] = option("pack", "Processes", "workers on few nodes, or over many")
+
+    optimizer: str = option("adam", "Optimization", "any of torch.optim: sgd, adam, rmsprop, adagrad, ...")
+    lr: float = option(0.003, "Optimization", "learning rate")
+    optimizer_args: dict[str, Any] = field(
+        default_factory=dict, metadata=about("Optimization", "its other arguments: momentum=0.9,...", "K=V,...")
+    )
+    schedule: str | None = option(None, "Optimization", "any of torch.optim.lr_scheduler: cosine, step, ...")
+    schedule_args: dict[str, Any] = field(
+        default_factory=dict,
+        metadata=about("Optimization", "its arguments, counted in steps: T_max=100,...", "K=V,..."),
+    )
+    batch_size: int = option(32, "Optimization", "samples that a slot draws for one iteration")
+    accumulate: int = option(1, "Optimization", "micro-batches that a batch is computed in, to save memory")
+    precision: Literal["fp32", "bf16"] = option("fp32", "Optimization", "of forward and backward; weights stay float32")
+
+    epochs: int | None = option(None, "Length", f"passes over the data (default: {EPOCHS}, without --steps)")
+    steps: int | None = option(None, "Length", "instead of --epochs: iterations a slot, on average")
+    evaluate_every: int | None = option(None, "Length", "steps between evaluations (default: once an epoch)")
+    patience: int | None = option(
+        None, "Length", "stop early after so many evaluations without a lower test loss (default: never)"
+    )
+
+    seed: int = option(0, "Run", "of the weights, the order of samples and everything random")
+    straggler: tuple[str, ...] = option((), "Run", "slow a slot on purpose: 0:3x or 0:50ms", "SLOT:SLOWER,...")
+    out: str | None = option(
+        None, "Run", "folder for the log, TensorBoard and the weights (default: a new one in runs)", "DIR"
+    )
+    json: bool = option(False, "Run", "print the figures as JSON, on the last line of stdout")
+    dry_run: bool = option(False, "Run", "check everything, print what would be run, and exit")
+
+    def __post_init__(self) -> None:
+        """Refuse what belongs to the other mode, and two lengths."""
+        if self.mode == "sync" and self.staleness is not None:
+            raise ConfigurationError(f"staleness must be left out with mode sync, got {self.staleness}; try mode async")
+        if self.mode == "async" and self.backups is not None:
+            raise ConfigurationError(f"backups must be left out with mode async, got {self.backups}; try mode sync")
+        if self.epochs is not None and self.steps is not None:
+            raise ConfigurationError(f"epochs must be left out with steps, got {self.epochs} and {self.steps}")
+
+    def choose_mode(self) -> Mode:
+        """The mode with its bound."""
+        return Sync(self.backups or 0) if self.mode == "sync" else Async(self.staleness)

@@ -1,0 +1,227 @@
+"""The driver: makes every actor, performs what the coordinator decides, and watches for deaths."""
+
+import secrets
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import ray
+import torch
+from ray.exceptions import RayActorError
+
+from psgd.cluster.fleet import Fleet, Reference, fetch
+from psgd.cluster.hosts import Beat
+from psgd.cluster.resources import Need
+from psgd.cluster.session import ray_session, terminable
+from psgd.config import Job, Placement
+from psgd.coordinator.coordinator import (
+    Coordinator,
+    Decision,
+    EvaluateSnapshot,
+    Event,
+    FailRun,
+    FinishRun,
+    Log,
+    ReplaceWorker,
+    SettleBoundary,
+    SnapshotEvaluated,
+    Stopping,
+    WorkerEnded,
+    WorkerLost,
+)
+from psgd.coordinator.outcome import Outcome
+from psgd.core.ids import LEAD, Boundary
+from psgd.core.messages import Announce, Figures, Inspect, Settle
+from psgd.errors import InternalError, LostError
+from psgd.runlog import Notice, Record
+from psgd.transport.flat import pack, views
+from psgd.transport.rpc import JobKey, RpcConnection
+from psgd.transport.state import ask, load_state, read_state
+from psgd.worker.evaluator import Evaluated
+
+LEASE_S = 30.0
+COLLECT_S = 0.2
+
+
+def run(
+    job: Job,
+    placement: Placement,
+    initial: Mapping[str, torch.Tensor],
+    stopping: Stopping | None,
+    observe: Callable[[Record], None],
+) -> Outcome:
+    """Train on Ray: the caller's, the one that RAY_ADDRESS names, or one of its own that ends with the run.
+
+    Args:
+        initial: the first weights, by the layout's names.
+        stopping: None runs the whole budget.
+        observe: told about every record, in this thread.
+
+    Raises:
+        ResourceError: if the cluster has too little.
+        LostError: if a process is lost that can not be replaced.
+    """
+    with ray_session(Need.of(job, placement), show_output=job.own_loop is not None) as listen_on, terminable():
+        key = JobKey(job=f"psgd-{secrets.token_hex(8)}", token=secrets.token_urlsafe(32))
+        coordinator = Coordinator(
+            job.rules, job.workers, job.evaluation_data is not None, stopping, placement.max_failures, LEASE_S
+        )
+        fleet = Fleet(job, placement, key, listen_on, coordinator)
+        try:
+            return _Driver(job, fleet, key, observe).run(coordinator, initial)
+        finally:
+            fleet.close()
+
+
+class _Driver:
+    """One run."""
+
+    def __init__(self, job: Job, fleet: Fleet, key: JobKey, observe: Callable[[Record], None]) -> None:
+        self._job = job
+        self._fleet = fleet
+        self._key = key
+        self._observe = observe
+        self._connections: list[RpcConnection] = []
+        self._pending: dict[Reference, Callable[[Reference], None]] = {}
+        self._clock_offsets: dict[int, float] = {}
+        self._began = time.perf_counter()
+        self._finished = False
+
+    def run(self, coordinator: Coordinator, initial: Mapping[str, torch.Tensor]) -> Outcome:
+        """Start everything, keep going until the coordinator says that all is done, read the end state."""
+        addresses = self._fleet.start_shards()
+        self._connections = [RpcConnection(address, shard=k, key=self._key) for k, address in enumerate(addresses)]
+        try:
+            load_state(self._connections, self._job.parts(), pack(initial, self._job.layout))
+            self._fleet.start_workers(coordinator.membership)
+            self._began = time.perf_counter()
+            self._watch()
+            while not self._finished:
+                ready, _ = ray.wait(list(self._pending), num_returns=1, timeout=None)
+                for reference in ready:
+                    self._pending.pop(reference)(reference)
+            return self._outcome(time.perf_counter() - self._began)
+        finally:
+            for connection in self._connections:
+                connection.close()
+
+    # ------------------------------------------------------------------ one pending call an actor, to see deaths
+
+    def _watch(self) -> None:
+        self._collect()
+        for k, shard in enumerate(self._fleet.shards):
+            self._pending[shard.serve.remote()] = partial(self._shard_ended, k)
+        for number in self._fleet.workers:
+            self._run_worker(number)
+
+    def _collect(self) -> None:
+        self._pending[self._fleet.coordinator.collect.remote(COLLECT_S)] = self._collected
+
+    def _run_worker(self, number: int) -> None:
+        worker = self._fleet.workers[number]
+        self._pending[worker.run.remote()] = partial(self._worker_ended, number, worker)
+
+    def _collected(self, reference: Reference) -> None:
+        try:
+            decisions, beats = fetch(reference)
+        except RayActorError as error:
+            raise LostError(f"the coordinator was lost: {_reason(error)}") from error
+        for beat in beats:
+            self._record(beat)
+        for decision in decisions:
+            self._perform(decision)
+        if not self._finished:
+            self._collect()
+
+    def _worker_ended(self, number: int, worker: Any, reference: Reference) -> None:
+        replaced = self._fleet.workers.get(number) is not worker
+        try:
+            fetch(reference)
+        except RayActorError as error:
+            if not replaced:
+                self._tell(WorkerLost(number, _reason(error)))
+        except Exception:
+            if not replaced:
+                raise
+        else:
+            self._tell(WorkerEnded(number))
+
+    def _shard_ended(self, shard: int, reference: Reference) -> None:
+        try:
+            fetch(reference)
+        except RayActorError as error:
+            raise LostError(f"shard {shard} was lost, and with it its weights: {_reason(error)}") from error
+        raise InternalError(f"shard {shard} closed during the run")
+
+    # ------------------------------------------------------------------ decisions
+
+    def _tell(self, event: Event) -> None:
+        self._fleet.coordinator.tell.remote(event)
+
+    def _perform(self, decision: Decision) -> None:
+        match decision:
+            case EvaluateSnapshot(boundary):
+                self._evaluate(boundary)
+            case SettleBoundary(boundary, stop):
+                ask(self._connections[LEAD], Settle(boundary, stop))
+            case Log(record):
+                self._observe(replace(record, time_s=time.perf_counter() - self._began))
+            case ReplaceWorker():
+                self._replace(decision)
+            case FinishRun():
+                self._finished = True
+            case FailRun(reason):
+                raise LostError(reason)
+
+    def _evaluate(self, boundary: Boundary) -> None:
+        evaluator = self._fleet.evaluator
+        if evaluator is None:
+            raise InternalError("an evaluation was ordered without an evaluator")
+        self._pending[evaluator.evaluate.remote(boundary)] = self._evaluated
+
+    def _evaluated(self, reference: Reference) -> None:
+        try:
+            done: Evaluated = fetch(reference)
+        except RayActorError as error:
+            raise LostError(f"the evaluator was lost: {_reason(error)}") from error
+        self._tell(SnapshotEvaluated(done.boundary, done.versions, done.metrics, done.seconds))
+
+    def _replace(self, decision: ReplaceWorker) -> None:
+        number, membership = decision.worker, decision.membership
+        self._fleet.kill_worker(number)
+        announced = Announce(membership.generation, membership.incarnations)
+        for future in [ask(connection, announced) for connection in self._connections]:
+            future.result()
+        incarnation = membership.incarnations[membership.slots_of(number)[0]]
+        text = f"worker {number} was lost ({decision.reason}): replaced by incarnation {incarnation}"
+        self._observe(Notice(time.perf_counter() - self._began, text))
+        self._clock_offsets.pop(number, None)
+        self._fleet.start_worker(number, membership)
+        self._run_worker(number)
+
+    # ------------------------------------------------------------------ records
+
+    def _record(self, beat: Beat) -> None:
+        """Hand a worker's records on, with the run's time in place of its own; the fastest beat says the offset."""
+        offset = time.perf_counter() - self._began - beat.sent_s
+        offset = self._clock_offsets[beat.worker] = min(offset, self._clock_offsets.get(beat.worker, offset))
+        for record in beat.records:
+            self._observe(replace(record, time_s=record.time_s + offset))
+
+    def _outcome(self, seconds: float) -> Outcome:
+        layout = self._job.layout
+        memory, versions = read_state(self._connections, layout, self._job.parts(), Boundary(0))
+        figures = ask(self._connections[LEAD], Inspect()).result()
+        if not isinstance(figures, Figures):
+            raise LostError(f"the lead gave no figures: {figures}")
+        weights = {name: tensor.clone() for name, tensor in views(memory, layout).items()}
+        stopped_early: str | None = fetch(self._fleet.coordinator.stopped_early.remote())
+        return Outcome(weights, figures, tuple(versions), seconds, stopped_early)
+
+
+def _reason(error: RayActorError) -> str:
+    """Ray's account of a death, on one line."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return next((line for line in lines if "cause" in line.lower()), lines[0] if lines else type(error).__name__)

@@ -1,0 +1,175 @@
+"""The fleet: every actor of a job, from plain classes to Ray actors, where each goes and what it reserves."""
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any, TypeAlias, cast
+
+import ray
+from ray.exceptions import RayTaskError
+from ray.util.placement_group import PlacementGroup, placement_group, remove_placement_group
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy, PlacementGroupSchedulingStrategy
+
+from psgd.cluster.hosts import Beat, CoordinatorHost, EvaluatorHost, ShardHost, WorkerHost
+from psgd.config import Job, Placement
+from psgd.coordinator.coordinator import Coordinator, Event
+from psgd.core.ids import Shard
+from psgd.core.membership import Membership
+from psgd.errors import ResourceError
+from psgd.transport.rpc import JobKey
+
+PLACED_WITHIN_S = 60.0
+"""Ray places within seconds what fits; a busy head node is allowed this long."""
+
+Actor = Any
+"""A Ray actor handle; its methods are the plain class' with `.remote`, which no type checker sees."""
+Reference: TypeAlias = "ray.ObjectRef[Any]"
+
+
+class Fleet:
+    """Starts, replaces and ends the actors of one job; they all belong to the driver.
+
+    Args:
+        key: shown with every message on the plane.
+        listen_on: gives, in a shard's process, the address that it listens on.
+    """
+
+    def __init__(
+        self, job: Job, placement: Placement, key: JobKey, listen_on: Callable[[], str], coordinator: Coordinator
+    ) -> None:
+        self._job = job
+        self._placement = placement
+        self._key = key
+        self._listen_on = listen_on
+        self._here = ray.get_runtime_context().get_node_id()
+        self._groups: list[PlacementGroup] = []
+        # Everybody reports to it, and one call at a time waits in `collect`.
+        self.coordinator = self._start(CoordinatorHost, (coordinator,), self._on_this_node(), max_concurrency=8)
+        self.shards: list[Actor] = []
+        self.workers: dict[int, Actor] = {}
+        self.evaluator: Actor | None = None
+        self._addresses: Sequence[str] = ()
+        self._workers_group: PlacementGroup | None = None
+
+    def start_shards(self) -> Sequence[str]:
+        """Start the shards, spread over the nodes, and let them know each other.
+
+        Returns:
+            Their addresses, indexed by shard.
+
+        Raises:
+            ResourceError: if Ray can not place them.
+        """
+        cpus = self._placement.cpus_per_shard
+        group = self._reserve([{"CPU": cpus}] * self._job.rules.shards, "SPREAD", "shards")
+        report = partial(_tell, self.coordinator)
+        for k in range(self._job.rules.shards):
+            arguments = (self._job, Shard(k), self._key, self._listen_on, report)
+            # Two calls at a time: one serves until the end.
+            self.shards.append(self._start(ShardHost, arguments, _bundle(group, k), num_cpus=cpus, max_concurrency=2))
+        self._addresses = fetch([shard.open.remote() for shard in self.shards])
+        fetch([shard.connect.remote(dict(enumerate(self._addresses))) for shard in self.shards])
+        return self._addresses
+
+    def start_workers(self, membership: Membership) -> None:
+        """Start the workers, packed or spread as the placement says, and the evaluator; return when they are up.
+
+        Raises:
+            ResourceError: if Ray can not place them.
+        """
+        bundle = {"CPU": self._placement.cpus_per_worker, "GPU": self._placement.gpus_per_worker}
+        self._workers_group = self._reserve([bundle] * self._job.workers, self._placement.strategy, "workers")
+        for number in range(self._job.workers):
+            self.start_worker(number, membership)
+        if self._job.evaluation_data is not None:
+            self.evaluator = self._start(EvaluatorHost, (self._job, self._addresses, self._key), self._on_this_node())
+        everyone = [*self.workers.values(), *([] if self.evaluator is None else [self.evaluator])]
+        fetch([actor.open.remote() for actor in everyone])
+
+    def start_worker(self, number: int, membership: Membership) -> Actor:
+        """Start a worker in its place, or its next incarnation."""
+        if self._workers_group is None:
+            raise ResourceError("workers have no place yet")
+        beat = partial(_beat, self.coordinator)
+        arguments = (self._job, number, membership, self._addresses, self._key, beat)
+        self.workers[number] = self._start(
+            WorkerHost,
+            arguments,
+            _bundle(self._workers_group, number),
+            num_cpus=self._placement.cpus_per_worker,
+            num_gpus=self._placement.gpus_per_worker,
+        )
+        return self.workers[number]
+
+    def kill_worker(self, number: int) -> None:
+        """Make sure that the worker's process is gone."""
+        ray.kill(self.workers.pop(number))
+
+    def close(self) -> None:
+        """End every actor and give back what is reserved."""
+        everyone = [*self.workers.values(), *self.shards, self.evaluator, self.coordinator]
+        for actor in everyone:
+            if actor is not None:
+                ray.kill(actor)
+        for group in self._groups:
+            remove_placement_group(group)
+
+    def _start(self, plain: type, arguments: tuple[Any, ...], where: Any, num_cpus: float = 0, **options: Any) -> Actor:
+        """A plain class becomes an actor. It is never restarted: a new incarnation is a new actor."""
+        actor_class: Any = ray.remote(plain)
+        actor: Actor = actor_class.options(
+            num_cpus=num_cpus, max_restarts=0, scheduling_strategy=where, **options
+        ).remote(*arguments)
+        return actor
+
+    def _on_this_node(self) -> NodeAffinitySchedulingStrategy:
+        return NodeAffinitySchedulingStrategy(self._here, soft=False)
+
+    def _reserve(self, bundles: list[dict[str, float]], strategy: str, whose: str) -> PlacementGroup:
+        """Reserve room for some actors.
+
+        Raises:
+            ResourceError: if Ray does not find it.
+        """
+        # Ray refuses a bundle that asks for nothing: where everything costs 0, a sliver of a CPU marks the place.
+        wanted = [{name: amount for name, amount in b.items() if amount > 0} or {"CPU": 0.001} for b in bundles]
+        group: PlacementGroup = placement_group(wanted, strategy=strategy)
+        self._groups.append(group)
+        if not group.wait(PLACED_WITHIN_S):
+            nodes = "; ".join(str(node["Resources"]) for node in _nodes() if node["Alive"])
+            raise ResourceError(
+                f"Ray found no place for {len(bundles)} {whose} of {bundles[0]} each with strategy {strategy} within "
+                f"{PLACED_WITHIN_S:.0f} s; its nodes have {nodes}: ask for less a process, or add nodes"
+            )
+        return group
+
+
+def fetch(references: Any) -> Any:
+    """``ray.get``, with what was raised in an actor as itself: its own type, the actor's traceback below it.
+
+    Raises:
+        RayActorError: if the actor is gone.
+    """
+    try:
+        return ray.get(references)
+    except RayTaskError as error:
+        cause: BaseException = error.cause
+        cause.__cause__ = error
+        raise cause from error
+
+
+def _nodes() -> list[dict[str, Any]]:
+    return cast(list[dict[str, Any]], ray.nodes())  # type: ignore[no-untyped-call]  # Ray's own omission
+
+
+def _bundle(group: PlacementGroup, index: int) -> PlacementGroupSchedulingStrategy:
+    return PlacementGroupSchedulingStrategy(group, placement_group_bundle_index=index)
+
+
+def _tell(coordinator: Actor, event: Event) -> None:
+    """Report without waiting for the answer."""
+    coordinator.tell.remote(event)
+
+
+def _beat(coordinator: Actor, beat: Beat) -> None:
+    """Report, and wait: a worker's last beat must arrive before the worker ends."""
+    ray.get(coordinator.beat.remote(beat))

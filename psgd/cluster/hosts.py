@@ -1,0 +1,237 @@
+"""What runs inside each Ray actor: plain classes, made actors only where they are launched."""
+
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+
+from psgd.config import Job
+from psgd.coordinator.coordinator import BoundaryReached, Coordinator, Decision, Event, Ticked, WorkerBeat
+from psgd.core.ids import Boundary, Shard, Slot, Step
+from psgd.core.membership import Membership
+from psgd.core.messages import PeerMessage
+from psgd.runlog import Timed
+from psgd.shard.queue import ThreadedQueue
+from psgd.shard.shard import ParameterShard
+from psgd.shard.state import ShardState
+from psgd.transport.rpc import JobKey, RpcConnection, RpcPeerLink, RpcServer
+from psgd.worker.build import build_worker
+from psgd.worker.evaluator import Evaluated, Evaluator
+from psgd.worker.session import Session, run_own_loop
+
+BEAT_S = 0.25
+"""Seconds between two signs of life of a worker; they carry what it has to tell."""
+
+
+@dataclass(frozen=True, slots=True)
+class Beat:
+    """A worker's sign of life.
+
+    Args:
+        sent_s: when, on the clock of its process, as the records' ``time_s`` are.
+        records: since the last one.
+    """
+
+    worker: int
+    sent_s: float
+    records: tuple[Timed, ...]
+
+
+class CoordinatorHost:
+    """The coordinator, with a mailbox for whoever reports and one for the driver.
+
+    Args:
+        coordinator: decides.
+    """
+
+    def __init__(self, coordinator: Coordinator) -> None:
+        self._coordinator = coordinator
+        self._changed = threading.Condition()
+        self._decisions: list[Decision] = []
+        self._beats: list[Beat] = []
+
+    def tell(self, event: Event) -> None:
+        """Something has happened."""
+        with self._changed:
+            self._decide(event)
+            self._changed.notify()
+
+    def beat(self, beat: Beat) -> None:
+        """A worker is alive, and has records."""
+        with self._changed:
+            self._decide(WorkerBeat(beat.worker))
+            self._beats.append(beat)
+
+    def collect(self, timeout_s: float) -> tuple[list[Decision], list[Beat]]:
+        """What the driver has to do and to write since the last call; waits for a decision, but not longer."""
+        with self._changed:
+            if not self._decisions:
+                self._changed.wait(timeout_s)
+            self._decide(Ticked())
+            decisions, self._decisions = self._decisions, []
+            beats, self._beats = self._beats, []
+            return decisions, beats
+
+    def stopped_early(self) -> str | None:
+        """Why the run ended before its budget, or None."""
+        return self._coordinator.stopped_early
+
+    def _decide(self, event: Event) -> None:
+        self._decisions += self._coordinator.handle(event, time.monotonic())
+
+
+class _Peers:
+    """The way to the other shards, once their addresses are known; what is told before is lost, as it may be."""
+
+    def __init__(self) -> None:
+        self._link: RpcPeerLink | None = None
+
+    def connect(self, link: RpcPeerLink) -> None:
+        self._link = link
+
+    def tell(self, shard: int, message: PeerMessage) -> None:
+        if self._link is not None:
+            self._link.tell(shard, message)
+
+    def close(self) -> None:
+        if self._link is not None:
+            self._link.close()
+
+
+class ShardHost:
+    """One shard behind its gRPC server.
+
+    Args:
+        listen_on: gives the address that this process listens on.
+        report: tells the coordinator.
+    """
+
+    def __init__(
+        self, job: Job, shard: Shard, key: JobKey, listen_on: Callable[[], str], report: Callable[[Event], None]
+    ) -> None:
+        self._job = job
+        self._shard = shard
+        self._key = key
+        self._listen_on = listen_on
+        self._report = report
+        self._peers = _Peers()
+
+    def open(self) -> str:
+        """Build the shard and serve it.
+
+        Returns:
+            The address at which it is to be reached.
+        """
+        job, shard = self._job, self._shard
+        torch.set_num_threads(job.training.threads)
+        state = ShardState(job.layout, job.parts()[shard], job.optimizer, job.schedule, job.whole)
+        self._queue = ThreadedQueue(ParameterShard(job.rules, shard, state, self._peers, self._reached, time.monotonic))
+        self._server = RpcServer(self._queue, key=self._key, host=self._listen_on(), slots=job.rules.slots)
+        return self._server.address
+
+    def _reached(self, boundary: Boundary, step: Step) -> None:
+        self._report(BoundaryReached(boundary, step))
+
+    def connect(self, addresses: Mapping[int, str]) -> None:
+        """Learn the addresses of all shards."""
+        others = {shard: address for shard, address in addresses.items() if shard != self._shard}
+        self._peers.connect(RpcPeerLink(others, key=self._key))
+
+    def serve(self) -> None:
+        """Serve for as long as the process lives.
+
+        Raises:
+            Exception: whatever broke the shard, for example in a user's own optimizer.
+        """
+        self._queue.failure.result()
+
+
+class WorkerHost:
+    """One worker and its connections.
+
+    Args:
+        addresses: of the shards, indexed by shard.
+        beat: takes the worker's signs of life.
+    """
+
+    def __init__(
+        self,
+        job: Job,
+        number: int,
+        membership: Membership,
+        addresses: Sequence[str],
+        key: JobKey,
+        beat: Callable[[Beat], None],
+    ) -> None:
+        torch.set_num_threads(job.training.threads)
+        self._job = job
+        self._number = number
+        self._membership = membership
+        self._connections = [RpcConnection(address, shard=k, key=key) for k, address in enumerate(addresses)]
+        self._beat = beat
+        self._records: list[Timed] = []
+        self._lock = threading.Lock()
+        self._ended = threading.Event()
+
+    def open(self) -> None:
+        """Return once the process is up."""
+
+    def run(self) -> None:
+        """Run the slots until they have come to their end."""
+        torch.set_num_threads(self._job.training.threads)  # of this thread, too
+        beats = threading.Thread(target=self._keep_beating, name="psgd-beat", daemon=True)
+        beats.start()
+        try:
+            self._run_slots()
+        finally:
+            self._ended.set()
+            beats.join()
+            for connection in self._connections:
+                connection.close()
+
+    def _run_slots(self) -> None:
+        job = self._job
+        if job.own_loop is None:
+            build_worker(job, self._number, self._membership, self._connections, self._observe).run()
+            return
+        for slot in self._membership.slots_of(self._number):
+            run_own_loop(self._session(slot))
+
+    def _session(self, slot: Slot) -> Session:
+        incarnation = self._membership.incarnations[slot]
+        return Session(self._job, self._number, slot, incarnation, self._connections, self._observe)
+
+    def _observe(self, record: Timed) -> None:
+        with self._lock:
+            self._records.append(record)
+
+    def _keep_beating(self) -> None:
+        while not self._ended.wait(BEAT_S):
+            self._send_beat()
+        self._send_beat()
+
+    def _send_beat(self) -> None:
+        with self._lock:
+            records, self._records = tuple(self._records), []
+        self._beat(Beat(self._number, time.perf_counter(), records))
+
+
+class EvaluatorHost:
+    """The evaluator and its connections."""
+
+    def __init__(self, job: Job, addresses: Sequence[str], key: JobKey) -> None:
+        self._job = job
+        self._addresses = addresses
+        self._key = key
+
+    def open(self) -> None:
+        """Build the model and connect."""
+        torch.set_num_threads(self._job.training.threads)
+        connections = [RpcConnection(address, shard=k, key=self._key) for k, address in enumerate(self._addresses)]
+        self._evaluator = Evaluator(self._job, connections)
+
+    def evaluate(self, boundary: Boundary) -> Evaluated:
+        """Measure the boundary's snapshot."""
+        return self._evaluator.evaluate(boundary)

@@ -1,0 +1,59 @@
+"""What a job needs, what a cluster has, and what to say when that is too little."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from psgd.config import Job, Placement
+from psgd.errors import ResourceError
+
+SHARED_CORES = 4
+"""Processes that a Ray which psgd starts for itself lets share one core: a laptop runs more workers than it has."""
+
+
+@dataclass(frozen=True, slots=True)
+class Need:
+    """What a job reserves; coordinator and evaluator reserve nothing."""
+
+    workers: int
+    shards: int
+    placement: Placement
+
+    @classmethod
+    def of(cls, job: Job, placement: Placement) -> "Need":
+        """A job's need."""
+        return cls(job.workers, job.rules.shards, placement)
+
+    @property
+    def cpus(self) -> float:
+        """CPUs in all."""
+        return self.workers * self.placement.cpus_per_worker + self.shards * self.placement.cpus_per_shard
+
+    @property
+    def gpus(self) -> float:
+        """GPUs in all."""
+        return self.workers * self.placement.gpus_per_worker
+
+
+def check(need: Need, free: Mapping[str, float], where: str) -> None:
+    """Compare what is needed with what is there, before anything starts.
+
+    Args:
+        free: unreserved resources, by Ray's names.
+        where: the cluster, for the message.
+
+    Raises:
+        ResourceError: if something falls short; says need, have and remedy.
+    """
+    placement = need.placement
+    have_cpus, have_gpus = free.get("CPU", 0.0), free.get("GPU", 0.0)
+    if need.gpus > have_gpus:
+        raise ResourceError(
+            f"workers need {need.gpus:g} GPUs ({need.workers} × {placement.gpus_per_worker:g}), {where} has "
+            f"{have_gpus:g} free: use fewer workers or leave use_gpu off"
+        )
+    if need.cpus > have_cpus:
+        raise ResourceError(
+            f"the run needs {need.cpus:g} CPUs ({need.workers} workers × {placement.cpus_per_worker:g} + "
+            f"{need.shards} shards × {placement.cpus_per_shard:g}), {where} has {have_cpus:g} free: "
+            "use fewer workers or shards, or lower cpus_per_worker"
+        )

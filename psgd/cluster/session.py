@@ -1,0 +1,101 @@
+"""The Ray that a run uses: the caller's, the one that RAY_ADDRESS names, or one of its own that ends with the run."""
+
+import logging
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import cast
+
+import ray
+import torch
+
+from psgd.cluster.resources import SHARED_CORES, Need, check
+from psgd.errors import ConfigurationError
+
+AUTH_MODE = "RAY_AUTH_MODE"
+
+
+@contextmanager
+def ray_session(need: Need, show_output: bool) -> Iterator[Callable[[], str]]:
+    """A connected Ray that has room for the job.
+
+    Args:
+        show_output: print what user code prints in the actors.
+
+    Yields:
+        What gives, in any process of the cluster, the address to listen on: on a Ray of our own the loopback,
+        so that nothing is open to the network.
+
+    Raises:
+        ConfigurationError: if RAY_ADDRESS names a Ray Client (``ray://``).
+        ResourceError: if the cluster has too little.
+    """
+    if ray.is_initialized():
+        check(need, _free(), "the Ray cluster")
+        yield ray.util.get_node_ip_address
+        return
+    address = os.environ.get("RAY_ADDRESS")
+    if address is not None and address.startswith("ray://"):
+        raise ConfigurationError(
+            f"RAY_ADDRESS {address} is a Ray Client, whose driver is not in the cluster: submit the program with "
+            "`ray job submit`, or run it on a node of the cluster"
+        )
+    cores = os.cpu_count() or 1
+    if address is None:
+        free = {"CPU": float(cores * SHARED_CORES), "GPU": float(torch.cuda.device_count())}
+        check(need, free, f"this machine ({cores} cores, each shared by up to {SHARED_CORES} processes)")
+    with _connected(address, cores * SHARED_CORES, show_output):
+        if address is not None:
+            check(need, _free(), f"the Ray cluster at {address}")
+        yield _loopback if address is None else ray.util.get_node_ip_address
+
+
+def _loopback() -> str:
+    return "127.0.0.1"
+
+
+def _free() -> dict[str, float]:
+    """What nobody has reserved, by Ray's names."""
+    return cast(dict[str, float], ray.available_resources())  # type: ignore[no-untyped-call]  # Ray's own omission
+
+
+@contextmanager
+def _connected(address: str | None, cpus: int, show_output: bool) -> Iterator[None]:
+    """Connect, or start a Ray of our own; leave neither it nor its traces in the environment behind."""
+    auth_mode = os.environ.get(AUTH_MODE)
+    if address is None:
+        ray.init(
+            address="local",
+            num_cpus=cpus,
+            include_dashboard=False,
+            log_to_driver=show_output,
+            logging_level=logging.ERROR,
+        )
+    else:
+        ray.init(address=address, log_to_driver=show_output, logging_level=logging.ERROR)
+    try:
+        yield
+    finally:
+        ray.shutdown()
+        if auth_mode is None:
+            os.environ.pop(AUTH_MODE, None)  # a local Ray sets it for the whole process
+
+
+@contextmanager
+def terminable() -> Iterator[None]:
+    """SIGTERM unwinds the driver like Ctrl-C does, so that it cleans up; `ray job stop` kills 3 s later."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def leave(_signal: int, _frame: FrameType | None) -> None:
+        raise SystemExit(128 + signal.SIGTERM)
+
+    before = signal.signal(signal.SIGTERM, leave)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

@@ -1,0 +1,164 @@
+"""What a job is: frozen values that validate themselves, made once by the driver and handed to every process."""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch.utils.data import Dataset
+
+from psgd.core.layout import Layout, Part, partition
+from psgd.core.modes import Rules
+from psgd.errors import ConfigurationError
+
+ModelFactory = Callable[[], torch.nn.Module]
+Loss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+NamedTensors = Iterable[tuple[str, torch.Tensor]]
+OptimizerFactory = Callable[[NamedTensors], torch.optim.Optimizer]
+ScheduleFactory = Callable[[torch.optim.Optimizer], torch.optim.lr_scheduler.LRScheduler]
+DataFactory = Callable[[], "Dataset[Any]"]
+Precision = Literal["fp32", "bf16"]
+Plane = Literal["auto", "rpc", "memory"]
+
+
+@dataclass(frozen=True, slots=True)
+class Straggler:
+    """A slot slowed on purpose, to see what that costs.
+
+    Args:
+        delay_s: seconds added to each of its iterations.
+        factor: its compute time is stretched to this multiple.
+    """
+
+    slot: int
+    delay_s: float = 0.0
+    factor: float = 1.0
+
+    def __post_init__(self) -> None:
+        if self.slot < 0:
+            raise ConfigurationError(f"straggler slot must be >= 0, got {self.slot}")
+        if self.delay_s < 0:
+            raise ConfigurationError(f"straggler delay must be >= 0 s, got {self.delay_s}")
+        if self.factor < 1:
+            raise ConfigurationError(f"straggler factor must be >= 1, got {self.factor}")
+
+
+@dataclass(frozen=True, slots=True)
+class Training:
+    """How a slot computes its gradient.
+
+    Args:
+        batch_size: samples a slot draws for one iteration.
+        accumulate: micro-batches that the batch is computed in, to save memory.
+        precision: of forward and backward; weights stay float32.
+        threads: torch threads a process; bits may depend on it.
+        seed: of the weights, the order of samples, and everything random in (step, slot).
+    """
+
+    loss: Loss
+    batch_size: int
+    seed: int = 0
+    accumulate: int = 1
+    precision: Precision = "fp32"
+    threads: int = 1
+    use_gpu: bool = False
+    stragglers: tuple[Straggler, ...] = ()
+
+    def __post_init__(self) -> None:
+        for name, value in (
+            ("batch_size", self.batch_size),
+            ("accumulate", self.accumulate),
+            ("threads", self.threads),
+        ):
+            if value < 1:
+                raise ConfigurationError(f"{name} must be >= 1, got {value}")
+        if self.accumulate > self.batch_size:
+            raise ConfigurationError(f"accumulate must be <= batch_size ({self.batch_size}), got {self.accumulate}")
+        if self.precision not in ("fp32", "bf16"):
+            raise ConfigurationError(f"precision must be fp32 or bf16, got {self.precision}")
+        if not 0 <= self.seed < 2**63:
+            raise ConfigurationError(f"seed must be in 0 … 2**63 - 1, got {self.seed}")
+
+
+@dataclass(frozen=True, slots=True)
+class OwnLoop:
+    """A user's own training loop, run once a slot.
+
+    Args:
+        function: called with ``config`` if it takes an argument, else with nothing.
+    """
+
+    function: Callable[..., None]
+    config: dict[str, Any] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """What the processes of a job need, and where they go.
+
+    Args:
+        cpus_per_worker: CPUs that Ray reserves for a worker.
+        gpus_per_worker: GPUs that Ray reserves for a worker; 0 keeps it on the CPU.
+        cpus_per_shard: CPUs that Ray reserves for a shard.
+        strategy: of the workers' placement group: PACK on few nodes, or SPREAD over many. Shards always spread.
+        max_failures: how often workers may be replaced before the run gives up; -1: without end.
+    """
+
+    cpus_per_worker: float = 1.0
+    gpus_per_worker: float = 0.0
+    cpus_per_shard: float = 1.0
+    strategy: Literal["PACK", "SPREAD", "STRICT_PACK", "STRICT_SPREAD"] = "PACK"
+    max_failures: int = 3
+
+    def __post_init__(self) -> None:
+        for name in ("cpus_per_worker", "gpus_per_worker", "cpus_per_shard"):
+            if getattr(self, name) < 0:
+                raise ConfigurationError(f"{name} must be >= 0, got {getattr(self, name)}")
+        if self.strategy not in ("PACK", "SPREAD", "STRICT_PACK", "STRICT_SPREAD"):
+            raise ConfigurationError(f"strategy must be PACK or SPREAD, got {self.strategy}")
+        if self.max_failures < -1:
+            raise ConfigurationError(f"max_failures must be >= -1, got {self.max_failures}")
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One training run, as every process of it knows it.
+
+    Args:
+        rules: mode, slots, shards, steps.
+        workers: processes that run the slots; at most one a slot.
+        layout: the tensors of ``model()``.
+        whole: shards keep tensors whole.
+        data: the training set (called once a worker); None with an own loop.
+        evaluation_data: the set that the evaluator measures; None: no evaluation.
+        own_loop: replaces the built-in loop.
+    """
+
+    rules: Rules
+    workers: int
+    layout: Layout
+    whole: bool
+    model: ModelFactory
+    optimizer: OptimizerFactory
+    schedule: ScheduleFactory | None
+    training: Training
+    data: DataFactory | None
+    evaluation_data: DataFactory | None = None
+    own_loop: OwnLoop | None = None
+
+    def __post_init__(self) -> None:
+        if self.workers < 1:
+            raise ConfigurationError(f"workers must be >= 1, got {self.workers}")
+        if self.workers > self.rules.slots:
+            raise ConfigurationError(f"workers must be <= slots ({self.rules.slots}), got {self.workers}")
+        if self.own_loop is not None and self.workers != self.rules.slots:
+            raise ConfigurationError(
+                f"an own loop runs one slot a worker: slots must be {self.workers}, got {self.rules.slots}"
+            )
+        for straggler in self.training.stragglers:
+            if straggler.slot >= self.rules.slots:
+                raise ConfigurationError(f"straggler slot must be < slots ({self.rules.slots}), got {straggler.slot}")
+
+    def parts(self) -> tuple[Part, ...]:
+        """What each shard holds, indexed by shard."""
+        return partition(self.layout, self.rules.shards, self.whole)

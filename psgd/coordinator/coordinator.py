@@ -1,0 +1,257 @@
+"""The coordinator: takes what happened, decides what is to be done, and says why. Never in the hot path."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from psgd.coordinator.failure import Lease, may_replace
+from psgd.core.gate import UNREACHED, boundary_step
+from psgd.core.ids import Boundary, Step
+from psgd.core.membership import Membership
+from psgd.core.modes import Rules
+from psgd.runlog import Evaluation
+from psgd.training.callbacks import Continue, Stop
+
+
+class Stopping(Protocol):
+    """When a run ends before its budget, as `psgd.EarlyStopping` says."""
+
+    def decide(self, history: Sequence[Mapping[str, float]]) -> Stop | Continue:
+        """Decide from all evaluations so far, oldest first."""
+
+
+# ------------------------------------------------------------------ events
+
+
+@dataclass(frozen=True, slots=True)
+class BoundaryReached:
+    """The lead says that every iteration before the boundary's step is finished."""
+
+    boundary: Boundary
+    step: Step
+
+
+@dataclass(frozen=True, slots=True)
+class SnapshotEvaluated:
+    """The evaluator has measured the boundary's snapshot.
+
+    Args:
+        versions: of the snapshot, indexed by shard.
+        metrics: by name: ``test_loss``, …
+        seconds: of reading and measuring.
+    """
+
+    boundary: Boundary
+    versions: tuple[int, ...]
+    metrics: dict[str, float]
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerBeat:
+    """A worker shows that it is alive."""
+
+    worker: int
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerEnded:
+    """All slots of a worker have come to their end."""
+
+    worker: int
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerLost:
+    """A worker's process is gone."""
+
+    worker: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Ticked:
+    """Time has passed."""
+
+
+Event = BoundaryReached | SnapshotEvaluated | WorkerBeat | WorkerEnded | WorkerLost | Ticked
+
+# ------------------------------------------------------------------ decisions
+
+
+@dataclass(frozen=True, slots=True)
+class EvaluateSnapshot:
+    """Let the evaluator measure the boundary's snapshot."""
+
+    boundary: Boundary
+    step: Step
+
+
+@dataclass(frozen=True, slots=True)
+class SettleBoundary:
+    """Tell the lead that the boundary's evaluation is settled.
+
+    Args:
+        stop: end the run at the following boundary.
+    """
+
+    boundary: Boundary
+    stop: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Log:
+    """Write the record, with the driver's time."""
+
+    record: Evaluation
+
+
+@dataclass(frozen=True, slots=True)
+class ReplaceWorker:
+    """Make sure that the worker's process is gone, tell the shards, start its next incarnation."""
+
+    worker: int
+    membership: Membership
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class FinishRun:
+    """The run is complete."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class FailRun:
+    """The run can not go on."""
+
+    reason: str
+
+
+AFTER_ALL = Boundary(0)
+"""Stands for the state as it is, when loops without a budget have ended."""
+
+Decision = EvaluateSnapshot | SettleBoundary | Log | ReplaceWorker | FinishRun | FailRun
+
+
+class Coordinator:
+    """The schedule of one run.
+
+    Args:
+        evaluates: whether there is an evaluator.
+        stopping: None runs the whole budget.
+        max_failures: how many workers may be replaced; -1: without end.
+        lease_s: a worker that shows no sign of life for so long is taken for lost.
+    """
+
+    def __init__(
+        self,
+        rules: Rules,
+        workers: int,
+        evaluates: bool,
+        stopping: Stopping | None,
+        max_failures: int,
+        lease_s: float,
+    ) -> None:
+        self.membership = Membership.first(rules.slots, workers)
+        self.stopped_early: str | None = None
+        self._rules = rules
+        self._evaluates = evaluates
+        self._stopping = stopping
+        self._max_failures = max_failures
+        self._failures = 0
+        self._lease = Lease(lease_s)
+        self._running = set(range(workers))
+        self._steps: dict[Boundary, Step] = {}
+        self._measured: dict[Boundary, Mapping[str, float]] = {}
+        self._settled = Boundary(0)
+        self._end = UNREACHED if rules.steps is None else rules.steps
+        self._finished = False
+
+    def handle(self, event: Event, now: float) -> list[Decision]:
+        """Take an event, return what is to be done, in this order.
+
+        Args:
+            now: seconds on a monotonic clock.
+        """
+        match event:
+            case BoundaryReached(boundary, step):
+                return self._reached(boundary, step)
+            case SnapshotEvaluated():
+                return self._evaluated(event)
+            case WorkerBeat(worker):
+                self._lease.renew(worker, now)
+                return []
+            case WorkerEnded(worker):
+                self._running.discard(worker)
+                self._lease.end(worker)
+                return self._last_evaluation() or self._finish()
+            case WorkerLost(worker, reason):
+                return self._lost(worker, reason)
+            case Ticked():
+                return [d for worker, reason in self._lease.expired(now) for d in self._lost(worker, reason)]
+
+    def _reached(self, boundary: Boundary, step: Step) -> list[Decision]:
+        self._steps[boundary] = step
+        return [EvaluateSnapshot(boundary, step)] if self._evaluates else self._settle(boundary, stop=False)
+
+    def _evaluated(self, event: SnapshotEvaluated) -> list[Decision]:
+        """What follows from the evaluations so far; it takes effect at the following boundary."""
+        self._measured[event.boundary] = event.metrics
+        verdict = self._verdict()
+        following = UNREACHED if event.boundary == AFTER_ALL else boundary_step(self._rules, event.boundary + 1)
+        stop = isinstance(verdict, Stop) and following < self._end
+        if stop:
+            self._end = following
+            self.stopped_early = f"{verdict.reason}: stopped at step {following}"
+        record = Evaluation(
+            time_s=0.0,
+            boundary=event.boundary,
+            step=self._steps[event.boundary],
+            versions=event.versions,
+            metrics=event.metrics,
+            seconds=event.seconds,
+            decision=f"{'stop' if stop else 'go on'}: {verdict.reason}",
+            effective_step=following,
+        )
+        return [Log(record), *self._settle(event.boundary, stop)]
+
+    def _settle(self, boundary: Boundary, stop: bool) -> list[Decision]:
+        self._settled = boundary
+        return [SettleBoundary(boundary, stop), *self._finish()]
+
+    def _verdict(self) -> Stop | Continue:
+        if self._stopping is None:
+            return Continue("nothing to stop for")
+        return self._stopping.decide(list(self._measured.values()))
+
+    def _lost(self, worker: int, reason: str) -> list[Decision]:
+        if worker not in self._running or self._finished:
+            return []
+        self._lease.end(worker)
+        self._failures += 1
+        if not may_replace(self._failures, self._max_failures):
+            self._finished = True
+            return [FailRun(f"worker {worker} was lost ({reason}), and max_failures is {self._max_failures}")]
+        self.membership = self.membership.replaced(worker)
+        return [ReplaceWorker(worker, self.membership, reason)]
+
+    def _last_evaluation(self) -> list[Decision]:
+        """A run without a budget ends when its loops do: only then is there something final to measure."""
+        if self._running or self._end < UNREACHED or not self._evaluates or AFTER_ALL in self._steps:
+            return []
+        return self._reached(AFTER_ALL, Step(0))
+
+    def _finish(self) -> list[Decision]:
+        """Complete when all slots have ended and the last boundary is settled."""
+        if self._finished or self._running:
+            return []
+        if self._end < UNREACHED:
+            complete = boundary_step(self._rules, self._settled) >= self._end
+        else:
+            complete = not self._evaluates or AFTER_ALL in self._measured
+        if not complete:
+            return []
+        self._finished = True
+        return [FinishRun(self.stopped_early or "the budget is used up")]

@@ -1,0 +1,124 @@
+"""What the protocol wants done (effects), and what has happened on the shard itself (events beside messages)."""
+
+from dataclasses import dataclass
+
+from psgd.core.ids import Boundary, Shard, Slot, Step
+from psgd.core.messages import PeerMessage, Push, Reply, Request
+
+Key = tuple[str, int, int, int]
+"""What tells a request from others that may wait at the same time: its kind, slot, step (or boundary), incarnation."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """Keep the payload of this push until it is applied or discarded."""
+
+    slot: Slot
+    step: Step
+    absent: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Discard:
+    """Drop the staged payload of a slot."""
+
+    slot: Slot
+
+
+@dataclass(frozen=True, slots=True)
+class ApplyMean:
+    """Update once with the mean over the slots' staged gradients, added in this order; report `Applied`.
+
+    Args:
+        tick: bring the schedule to this many ticks before the update.
+    """
+
+    step: Step
+    slots: tuple[Slot, ...]
+    tick: int
+
+
+@dataclass(frozen=True, slots=True)
+class ApplyGradient:
+    """Update once with the slot's staged gradient; report `Applied`."""
+
+    slot: Slot
+    step: Step
+    tick: int
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """Deliver the reply to everybody who waits for the request with this key."""
+
+    key: Key
+    reply: Reply
+
+
+@dataclass(frozen=True, slots=True)
+class Tell:
+    """Send a message to another shard; it may get lost."""
+
+    shard: Shard
+    message: PeerMessage
+
+
+@dataclass(frozen=True, slots=True)
+class KeepSnapshot:
+    """Copy the weights for the evaluation of a boundary, until they are read."""
+
+    boundary: Boundary
+
+
+@dataclass(frozen=True, slots=True)
+class DropSnapshots:
+    """Let go of the snapshots before this boundary."""
+
+    before: Boundary
+
+
+@dataclass(frozen=True, slots=True)
+class ReachBoundary:
+    """Tell the coordinator (lead only): every iteration before this boundary's step is finished."""
+
+    boundary: Boundary
+    step: Step
+
+
+Effect = Stage | Discard | ApplyMean | ApplyGradient | Answer | Tell | KeepSnapshot | DropSnapshots | ReachBoundary
+
+
+@dataclass(frozen=True, slots=True)
+class Applied:
+    """The update that an effect asked for has been made; reported before any other event.
+
+    Args:
+        lr: learning rates used, one a parameter group.
+    """
+
+    lr: tuple[float, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Ticked:
+    """Time has passed; what was not confirmed is sent again."""
+
+
+Event = Request | Applied | Ticked
+
+
+def key_of(request: Request) -> Key:
+    """The key of a request; a repeat has the key of the first, so one answer serves both.
+
+    A push is one operation, whichever incarnation repeats it. All else is answered to the incarnation that asked,
+    so that what is refused to a fenced one does not reach its successor.
+    """
+    if isinstance(request, Push):
+        return push_key(request.slot, request.step)
+    step = getattr(request, "step", getattr(request, "boundary", -1))
+    return (type(request).__name__, getattr(request, "slot", -1), step, getattr(request, "incarnation", -1))
+
+
+def push_key(slot: Slot, step: Step) -> Key:
+    """The key of the push of a slot's step."""
+    return (Push.__name__, slot, step, -1)

@@ -1,0 +1,85 @@
+"""The two modes of training, one flag apart; each names when a gradient lands and who may start."""
+
+from dataclasses import dataclass
+
+from psgd.errors import ConfigurationError
+
+
+@dataclass(frozen=True, slots=True)
+class Sync:
+    """A barrier: one update a step, the mean over the slots' gradients in slot order.
+
+    Args:
+        backups: how many slots a step does not wait for; their late gradients are dropped (Chen et al. 2016,
+            "Revisiting Distributed Synchronous SGD").
+
+    Raises:
+        ConfigurationError: if ``backups`` is negative.
+
+    >>> Sync(backups=1).quorum(slots=3)
+    2
+    """
+
+    backups: int = 0
+
+    def __post_init__(self) -> None:
+        if self.backups < 0:
+            raise ConfigurationError(f"backups must be >= 0, got {self.backups}")
+
+    def quorum(self, slots: int) -> int:
+        """How many slots every shard has to hold before a step closes."""
+        return slots - self.backups
+
+
+@dataclass(frozen=True, slots=True)
+class Async:
+    """Every gradient is applied on arrival.
+
+    Args:
+        staleness: how many iterations a slot may run ahead of the slowest (Ho et al. 2013, "More Effective
+            Distributed ML via a Stale Synchronous Parallel Parameter Server"); None means no bound.
+
+    Raises:
+        ConfigurationError: if ``staleness`` is negative.
+    """
+
+    staleness: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.staleness is not None and self.staleness < 0:
+            raise ConfigurationError(f"staleness must be >= 0 or None, got {self.staleness}")
+
+
+Mode = Sync | Async
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """What every party of a job must agree on.
+
+    Args:
+        mode: when a gradient lands, and who may start.
+        slots: units of data parallelism, fixed for the job.
+        shards: parameter-server shards.
+        steps: the budget, ``steps × slots`` iterations in all; None means that the slots end by themselves.
+        evaluate_every: steps between two evaluation boundaries; None means one, at the end.
+
+    Raises:
+        ConfigurationError: if a number is out of range.
+    """
+
+    mode: Mode
+    slots: int
+    shards: int
+    steps: int | None
+    evaluate_every: int | None = None
+
+    def __post_init__(self) -> None:
+        for field, value in (("slots", self.slots), ("shards", self.shards)):
+            if value < 1:
+                raise ConfigurationError(f"{field} must be >= 1, got {value}")
+        for field, optional in (("steps", self.steps), ("evaluate_every", self.evaluate_every)):
+            if optional is not None and optional < 1:
+                raise ConfigurationError(f"{field} must be >= 1, got {optional}")
+        if isinstance(self.mode, Sync) and self.mode.backups >= self.slots:
+            raise ConfigurationError(f"backups must be < slots, got {self.mode.backups} of {self.slots} slots")

@@ -1,0 +1,189 @@
+"""The apply rule of sync mode: shards stage gradients, the lead commits a step, only the commit lets a shard apply."""
+
+from dataclasses import dataclass, field
+
+from psgd.core.effects import Answer, ApplyMean, Discard, Effect, KeepSnapshot, Stage, Tell, key_of, push_key
+from psgd.core.gate import RoundGate, boundary_at
+from psgd.core.ids import LEAD, Shard, Slot, Step, Version
+from psgd.core.ledger import Ledger
+from psgd.core.messages import Commit, Confirm, Held, Pull, Push, Receipt, Refused, Status
+from psgd.core.modes import Rules, Sync
+from psgd.errors import InternalError
+
+RESEND_S = 1.0
+"""Seconds after which a message among shards that was not confirmed is sent again."""
+
+
+@dataclass(slots=True)
+class RoundLead:
+    """Shard 0's part: who holds what of the open step, and the commit until all have confirmed it."""
+
+    rules: Rules
+    mode: Sync
+    gate: RoundGate
+    holders: dict[Slot, dict[Shard, bool]] = field(default_factory=dict)
+    commit: Commit | None = None
+    unconfirmed: set[Shard] = field(default_factory=set)
+    sent_at: float = 0.0
+
+    def hold(self, held: Held) -> Commit | None:
+        """A shard holds a slot's gradient of the open step; the commit, if that was the last one missing."""
+        if held.step != self.gate.steps:
+            return None  # of a step that has closed: a message that was sent again
+        self.holders.setdefault(held.slot, {}).setdefault(held.shard, held.finite)
+        if self.gate.cut_short:
+            return Commit(held.step, (), update=False)
+        accepted = sorted(slot for slot, shards in self.holders.items() if len(shards) == self.rules.shards)
+        if len(accepted) < self.mode.quorum(self.rules.slots):
+            return None
+        finite = all(all(self.holders[slot].values()) for slot in accepted)
+        return Commit(held.step, tuple(accepted), update=finite)
+
+    def committed(self, commit: Commit, now: float) -> list[Effect]:
+        """Keep the commit and tell every other shard."""
+        self.holders.clear()
+        self.commit, self.sent_at = commit, now
+        self.unconfirmed = {Shard(k) for k in range(self.rules.shards) if k != LEAD}
+        return [Tell(shard, commit) for shard in sorted(self.unconfirmed)]
+
+    def confirmed(self, confirm: Confirm) -> None:
+        """A shard has closed the step."""
+        if self.commit is not None and confirm.step == self.commit.step:
+            self.unconfirmed.discard(confirm.shard)
+
+    def resend(self, now: float) -> list[Effect]:
+        """The commit again, to those who have not confirmed it in time."""
+        if self.commit is None or not self.unconfirmed or now - self.sent_at < RESEND_S:
+            return []
+        self.sent_at = now
+        return [Tell(shard, self.commit) for shard in sorted(self.unconfirmed)]
+
+
+class Rounds:
+    """One shard's rounds: one step is open at a time.
+
+    Args:
+        ledger: shared with the protocol, which consults it first.
+        lead: shard 0's part; None on the others.
+    """
+
+    def __init__(self, rules: Rules, shard: Shard, ledger: Ledger, lead: RoundLead | None) -> None:
+        self.version = Version(0)
+        self.accepted = 0
+        self.dropped = 0
+        self._rules = rules
+        self._shard = shard
+        self._ledger = ledger
+        self._lead = lead
+        self._open = Step(0)
+        self._held: dict[Slot, Held] = {}
+        self._closing: Commit | None = None
+        self._told_at = 0.0
+
+    def finished(self, slot: Slot) -> int:
+        """Nothing to make up for: a step closes on all shards alike, so the lead's open step says where to go on."""
+        return 0
+
+    def weights_for(self, pull: Pull) -> Step | None:
+        """The step that the weights are for, or None: it is not open here yet."""
+        return None if pull.step > self._open else self._open
+
+    def push(self, push: Push, now: float) -> list[Effect]:
+        """A new gradient is whole."""
+        if push.step > self._open:
+            refused = Refused(f"step {push.step} of slot {push.slot} is not open: step {self._open} is")
+            return [Answer(key_of(push), refused)]
+        if push.step < self._open:
+            return self._answer(push.slot, push.step, Status.LATE, _late(push.step), ())
+        self._ledger.stage(push.slot, push.step)
+        held = self._held[push.slot] = Held(self._shard, push.slot, push.step, push.finite)
+        staged = Stage(push.slot, push.step, push.absent)
+        return [staged, *self.report(held, now)]
+
+    def report(self, held: Held, now: float) -> list[Effect]:
+        """Tell the lead who is held; on the lead itself, close the step if that was the last one."""
+        if self._lead is None:
+            self._told_at = now
+            return [Tell(LEAD, held)]
+        commit = self._lead.hold(held)
+        return [] if commit is None else [*self._lead.committed(commit, now), *self.close(commit)]
+
+    def close(self, commit: Commit) -> list[Effect]:
+        """The lead has decided: update, or only close. A repeat is confirmed again."""
+        if commit.step < self._open:
+            return self._confirm(commit.step)
+        if commit.step > self._open or self._closing is not None:
+            return []  # the lead sends it again
+        missing = [slot for slot in commit.accepted if slot not in self._held]
+        if missing:
+            raise InternalError(f"step {commit.step} was committed with slots {missing} that shard {self._shard} lacks")
+        self._closing = commit
+        if commit.update:
+            return [ApplyMean(commit.step, commit.accepted, tick=commit.step)]
+        return self.applied(())
+
+    def applied(self, lr: tuple[float, ...]) -> list[Effect]:
+        """The update is made (or was none): the step is closed, and everybody who pushed gets a receipt."""
+        commit = self._closing
+        if commit is None:
+            raise InternalError(f"shard {self._shard} applied an update that no commit asked for")
+        step, held = commit.step, self._held
+        self._closing, self._held = None, {}
+        self._open = Step(step + 1)
+        self.version = Version(self.version + commit.update)
+        self.accepted += len(commit.accepted) if commit.update else 0
+        self.dropped += self._rules.slots - (len(commit.accepted) if commit.update else 0)
+        effects: list[Effect] = []
+        if self._lead is not None:
+            self._lead.gate.closed(self._open)
+        for slot in sorted(held):
+            if not (commit.update and slot in commit.accepted):
+                effects.append(Discard(slot))
+            effects += self._answer(slot, step, *_verdict(commit, held, slot), lr if slot in commit.accepted else ())
+        boundary = boundary_at(self._rules, self._open)
+        if boundary is not None:
+            effects.append(KeepSnapshot(boundary))
+        return effects + self._confirm(step)
+
+    def cut_short(self, now: float) -> list[Effect]:
+        """A slot has left for good: if others hold the open step, it closes with nobody, and they hear the end."""
+        lead = self._lead
+        if lead is None or not lead.gate.cut_short or not lead.holders:
+            return []
+        commit = Commit(self._open, (), update=False)
+        return [*lead.committed(commit, now), *self.close(commit)]
+
+    def resend(self, now: float) -> list[Effect]:
+        """Tell again what the other side has not shown to know."""
+        if self._lead is not None:
+            return self._lead.resend(now)
+        if not self._held or now - self._told_at < RESEND_S:
+            return []
+        self._told_at = now
+        return [Tell(LEAD, held) for _, held in sorted(self._held.items())]
+
+    def _confirm(self, step: Step) -> list[Effect]:
+        return [] if self._lead is not None else [Tell(LEAD, Confirm(self._shard, step))]
+
+    def _answer(self, slot: Slot, step: Step, status: Status, reason: str, lr: tuple[float, ...]) -> list[Effect]:
+        following = None if self._lead is None else self._lead.gate.decide(slot, Step(step + 1))
+        receipt = Receipt(step, status, reason, self.version, 0, lr, following)
+        self._ledger.answer(slot, receipt)
+        return [Answer(push_key(slot, step), receipt)]
+
+
+def _late(step: Step) -> str:
+    return f"step {step} closed without it"
+
+
+def _verdict(commit: Commit, held: dict[Slot, Held], slot: Slot) -> tuple[Status, str]:
+    """What becomes of a held gradient when the step closes, and why."""
+    if slot not in commit.accepted:
+        return Status.LATE, _late(commit.step)
+    if not commit.update:
+        culprits = ", ".join(str(s) for s in commit.accepted if not held[s].finite)
+        return (
+            Status.NONFINITE,
+            f"step {commit.step} closed without an update: NaN or Inf from slot {culprits}",
+        )
+    return Status.ACCEPTED, f"one of {len(commit.accepted)} in step {commit.step}"

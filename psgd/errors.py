@@ -1,0 +1,43 @@
+"""The exception tree: the type says whose fault it is.
+
+PsgdError
+├── ConfigurationError      the user's input: a field, a value, a combination
+│   ├── DataError           a data file that is missing, truncated or of another kind
+│   └── ResourceError       the cluster has less than the run needs
+├── PeerError               a peer's message: malformed, oversized, unauthenticated, of another job
+├── LostError               a process or a machine went away
+├── RunEnded                the run is over, and an own loop asked for another step
+└── InternalError           a bug of ours
+"""
+
+
+class PsgdError(Exception):
+    """The root of every error that psgd raises on purpose."""
+
+
+class ConfigurationError(PsgdError):
+    """The user's configuration can not be run; the message names the field, the rule and the value."""
+
+
+class DataError(ConfigurationError):
+    """A data file is missing, truncated or of another kind; the message names the file and what was expected."""
+
+
+class ResourceError(ConfigurationError):
+    """The cluster has less than the run needs; the message says need, have and remedy."""
+
+
+class PeerError(PsgdError):
+    """A peer's message is malformed, oversized, unauthenticated or belongs to another job."""
+
+
+class LostError(PsgdError):
+    """A process or a machine that the run needs went away."""
+
+
+class RunEnded(PsgdError):
+    """The budget of the run is used up: an own loop that asks for another step may simply end."""
+
+
+class InternalError(PsgdError):
+    """A bug of psgd: something that the protocol rules out has happened."""

@@ -1,0 +1,195 @@
+"""From what the user gives to a job that can be launched: everything is checked here, and nothing started."""
+
+import functools
+import itertools
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Literal, cast
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
+
+from psgd.config import DataFactory, Job, ModelFactory, OptimizerFactory, Placement, Plane, ScheduleFactory
+from psgd.core.layout import Layout, Role
+from psgd.core.modes import Mode, Sync
+from psgd.data.batches import MapDataset
+from psgd.errors import ConfigurationError
+from psgd.runlog import FILE_NAME
+from psgd.training.callbacks import EarlyStopping
+from psgd.training.models import check_model
+from psgd.training.optimizers import check_optimizer, is_elementwise
+from psgd.training.warm_start import apply_weights, load_weights
+
+LayoutChoice = Literal["auto", "sliced", "whole"]
+WarmStart = Mapping[str, Tensor] | Path | str
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """A run that has been checked and can be launched.
+
+    Args:
+        initial: the first weights, by the layout's names.
+        stopping: None runs the whole budget.
+        out: the folder that the run is going to be written to; None writes nothing.
+        settings: what the log's header says about the run.
+    """
+
+    job: Job
+    placement: Placement
+    plane: Plane
+    initial: dict[str, Tensor]
+    stopping: EarlyStopping | None
+    out: Path | None
+    settings: dict[str, Any]
+
+
+def data_factory(field: str, data: Any) -> DataFactory:
+    """A function that makes the data set, from the data set itself or from such a function.
+
+    Raises:
+        ConfigurationError: if it is neither.
+    """
+    if hasattr(data, "__getitem__") and hasattr(data, "__len__"):
+        return functools.partial(_same, data)
+    if isinstance(data, type) or not callable(data):
+        raise ConfigurationError(
+            f"{field} must be a map-style data set (with len() and []) or a function without arguments that makes "
+            f"one, got {_name(data)}"
+        )
+    return cast(DataFactory, data)
+
+
+def _same(data: Any) -> Any:
+    return data
+
+
+def count_samples(field: str, factory: DataFactory) -> int:
+    """How many samples the factory's data set has: it is made once here, so that what is wrong with it shows early.
+
+    Raises:
+        ConfigurationError: if it is no data set, or empty.
+    """
+    dataset = factory()
+    if not (hasattr(dataset, "__getitem__") and hasattr(dataset, "__len__")):
+        raise ConfigurationError(f"{field} must make a map-style data set (with len() and []), got {_name(dataset)}")
+    samples = len(cast(MapDataset, dataset))
+    if samples == 0:
+        raise ConfigurationError(f"{field} must have samples, got an empty {_name(dataset)}")
+    return samples
+
+
+def first_model(factory: ModelFactory, seed: int, warm_start: WarmStart | None) -> nn.Module:
+    """The model with the weights that training starts from; the global random state is left alone.
+
+    Raises:
+        ConfigurationError: if shards can not train it, or the given weights do not fit.
+    """
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        model = factory()
+    check_model(model)
+    if warm_start is not None:
+        apply_weights(model, load_weights(warm_start))
+    return model
+
+
+def check_update(model: nn.Module, optimizer: OptimizerFactory, schedule: ScheduleFactory | None) -> Optimizer:
+    """Make the optimizer and the schedule once, so that what is wrong with them shows before anything starts.
+
+    Returns:
+        The optimizer, over the model's own parameters.
+
+    Raises:
+        ConfigurationError: if shards can not run them.
+    """
+    made = optimizer(model.named_parameters())
+    check_optimizer(made)
+    if schedule is not None:
+        _check_schedule(schedule(made))
+    return made
+
+
+def _check_schedule(ticking: object) -> None:
+    if not isinstance(ticking, LRScheduler):
+        raise ConfigurationError(f"lr_scheduler must make a torch.optim.lr_scheduler.LRScheduler, got {_name(ticking)}")
+    if isinstance(ticking, ReduceLROnPlateau):
+        raise ConfigurationError(
+            "lr_scheduler must not be ReduceLROnPlateau: it needs a metric at each tick, which shards have not; "
+            "use one that counts ticks, such as CosineAnnealingLR"
+        )
+
+
+def keeps_whole(choice: LayoutChoice, optimizer: OptimizerFactory, layout: Layout) -> bool:
+    """Whether shards keep tensors whole: as chosen, else because the optimizer's bits would change on slices."""
+    if choice not in ("auto", "sliced", "whole"):
+        raise ConfigurationError(f"layout must be auto, sliced or whole, got {choice!r}")
+    if choice != "auto":
+        return choice == "whole"
+    shapes = {spec.name: spec.shape for spec in layout.tensors if spec.role is Role.PARAMETER}
+    return not is_elementwise(optimizer, shapes)
+
+
+def new_folder(mode: Mode, now: datetime) -> Path:
+    """A folder for a run whose user has named none: ``runs/<UTC time>-<mode>``, numbered if that is taken."""
+    name = f"{now:%Y%m%d-%H%M%S}-{'sync' if isinstance(mode, Sync) else 'async'}"
+    names = itertools.chain([name], (f"{name}-{number}" for number in itertools.count(2)))
+    return next(path for path in (Path("runs", name) for name in names) if not path.exists())
+
+
+def check_folder(out: Path) -> None:
+    """Refuse a folder that can not take the run, before anything is written.
+
+    Raises:
+        ConfigurationError: if it holds a run already, is a file, or can not be written.
+    """
+    if (out / FILE_NAME).exists():
+        raise ConfigurationError(f"out must be without a run, got {out}: {FILE_NAME} is there; choose another folder")
+    existing = next(path for path in (out, *out.absolute().parents) if path.exists())
+    if not existing.is_dir():
+        raise ConfigurationError(f"out must be a folder, got {out}: {existing} is a file")
+    if not os.access(existing, os.W_OK | os.X_OK):
+        raise ConfigurationError(f"out must be writable, got {out}: no permission to write in {existing}")
+
+
+def describe(job: Job, placement: Placement, plane: Plane, optimizer: Optimizer) -> dict[str, Any]:
+    """What the log's header says about a run; all of it is plain JSON.
+
+    Args:
+        optimizer: one that the job's factory made.
+    """
+    rules, training = job.rules, job.training
+    return {
+        "mode": "sync" if isinstance(rules.mode, Sync) else "async",
+        **asdict(rules.mode),
+        "workers": job.workers,
+        "slots": rules.slots,
+        "shards": rules.shards,
+        "steps": rules.steps,
+        "evaluate_every": rules.evaluate_every,
+        "plane": plane,
+        "layout": "whole" if job.whole else "sliced",
+        "bytes": job.layout.bytes,
+        "optimizer": type(optimizer).__name__,
+        "optimizer_args": {key: value for key, value in optimizer.defaults.items() if _is_plain(value)},
+        "schedule": None if job.schedule is None else _name(job.schedule),
+        "own_loop": job.own_loop is not None,
+        **{f.name: getattr(training, f.name) for f in fields(training) if f.name not in ("loss", "stragglers")},
+        "loss": _name(training.loss),
+        "stragglers": [asdict(straggler) for straggler in training.stragglers],
+        "placement": asdict(placement),
+    }
+
+
+def _is_plain(value: object) -> bool:
+    return isinstance(value, str | int | float | None) or (isinstance(value, tuple) and all(map(_is_plain, value)))
+
+
+def _name(value: object) -> str:
+    """A function's or a class's own name, of anything else the name of its class."""
+    return getattr(value, "__name__", type(value).__name__)

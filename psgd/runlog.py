@@ -1,0 +1,174 @@
+"""The schema of a run's log: JSON lines, one record each, told apart by ``kind``.
+
+``run.jsonl`` begins with a `Header`, ends with a `Footer`; between them lie records in the order in which the driver
+heard of them. Whoever reads a log (tables, plots, reports) needs this module and nothing else of psgd.
+"""
+
+import dataclasses
+import json
+import platform
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from importlib import metadata
+from pathlib import Path
+from typing import Any, Protocol
+
+from psgd.errors import DataError
+
+FILE_NAME = "run.jsonl"
+DISTRIBUTIONS = ("psgd", "torch", "numpy", "ray")
+"""Whose versions a run's bits and speed depend on, besides Python's."""
+
+
+@dataclass(frozen=True, slots=True)
+class Header:
+    """What was run: settings and versions."""
+
+    settings: dict[str, Any]
+    versions: dict[str, str]
+    started_at: str
+    """UTC, ISO 8601."""
+
+
+@dataclass(frozen=True, slots=True)
+class Iteration:
+    """One iteration of one slot, with its final answer.
+
+    Args:
+        time_s: seconds since the driver started the run.
+        step: in rounds the step, on arrival the slot's own clock.
+        loss: mean over the slot's batch; None in an own loop whose ``step()`` got no closure.
+        status: the lead's verdict over the push, see `psgd.core.messages.Status`.
+        lag: at the lead.
+        lr: learning rates used, one a parameter group.
+        compute_s: forward and backward.
+        wait_s: everything else since the slot's previous iteration: grant, pull, push, barrier.
+    """
+
+    time_s: float
+    worker: int
+    slot: int
+    step: int
+    loss: float | None
+    samples: int
+    status: str
+    lag: int
+    version: int
+    lr: tuple[float, ...]
+    compute_s: float
+    wait_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """What the evaluator measured on a snapshot.
+
+    Args:
+        step: the boundary's step.
+        versions: of the snapshot, indexed by shard.
+        metrics: ``test_loss``, ``test_accuracy``, …
+        decision: what follows from it, and why; takes effect at step ``effective_step``.
+    """
+
+    time_s: float
+    boundary: int
+    step: int
+    versions: tuple[int, ...]
+    metrics: dict[str, float]
+    seconds: float
+    decision: str
+    effective_step: int
+
+
+@dataclass(frozen=True, slots=True)
+class Reported:
+    """What a user's own loop told with `psgd.report`."""
+
+    time_s: float
+    slot: int
+    metrics: dict[str, float]
+
+
+@dataclass(frozen=True, slots=True)
+class Notice:
+    """Something that the user should know: a worker replaced, a deadline missed."""
+
+    time_s: float
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Footer:
+    """How the run ended: the figures that ``psgd train --json`` prints."""
+
+    figures: dict[str, Any] = field(default_factory=dict)
+
+
+Timed = Iteration | Evaluation | Reported | Notice
+Record = Header | Timed | Footer
+
+
+class Observer(Protocol):
+    """Is told every record of a run, in the driver, as it comes in."""
+
+    def __call__(self, record: Record, /) -> None:
+        """Take the record."""
+
+    def close(self) -> None:
+        """The run has ended, well or not: let go of files and the terminal."""
+
+
+KINDS: dict[str, Callable[..., Record]] = {
+    kind.__name__.lower(): kind for kind in (Header, Iteration, Evaluation, Reported, Notice, Footer)
+}
+
+
+def versions() -> dict[str, str]:
+    """The versions of Python and of the installed `DISTRIBUTIONS`, for the header."""
+    found = {"python": platform.python_version()}
+    for name in DISTRIBUTIONS:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:  # psgd run from its source tree
+            found[name] = "unknown"
+    return found
+
+
+def encode(record: Record) -> str:
+    """One line of JSON, without the line's end.
+
+    >>> encode(Notice(1.5, "worker 1 replaced"))
+    '{"kind": "notice", "time_s": 1.5, "text": "worker 1 replaced"}'
+    """
+    return json.dumps({"kind": type(record).__name__.lower(), **dataclasses.asdict(record)})
+
+
+def decode(line: str) -> Record:
+    """The record of one line.
+
+    Raises:
+        DataError: if the line is no record of this schema.
+    """
+    try:
+        fields = json.loads(line)
+        kind = KINDS[fields.pop("kind")]
+        return kind(**{name: tuple(value) if isinstance(value, list) else value for name, value in fields.items()})
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise DataError(f"not a record of a run log: {line[:80]!r} ({error})") from error
+
+
+def read(path: Path) -> Iterator[Record]:
+    """The records of a log file, or of the folder that holds it.
+
+    A last line without its end (the writer was killed) is left out.
+
+    Raises:
+        DataError: if there is no log, or a line is no record.
+    """
+    file = path / FILE_NAME if path.is_dir() else path
+    if not file.is_file():
+        raise DataError(f"no run log at {file}: expected a {FILE_NAME} that psgd train --out wrote")
+    with file.open(encoding="utf-8") as lines:
+        for line in lines:
+            if line.endswith("\n"):
+                yield decode(line)

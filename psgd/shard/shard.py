@@ -1,0 +1,169 @@
+"""The shard: performs what the protocol decides, over its weights. Not thread-safe; its queue gives it one order."""
+
+from collections.abc import Callable
+from typing import assert_never
+
+import torch
+
+from psgd.core.effects import (
+    Answer,
+    Applied,
+    ApplyGradient,
+    ApplyMean,
+    Discard,
+    DropSnapshots,
+    Effect,
+    Event,
+    KeepSnapshot,
+    Key,
+    ReachBoundary,
+    Stage,
+    Tell,
+    Ticked,
+    key_of,
+)
+from psgd.core.ids import Boundary, Shard, Slot, Step
+from psgd.core.messages import (
+    Announce,
+    Commit,
+    Confirm,
+    Done,
+    Held,
+    Inspect,
+    Load,
+    Pull,
+    Pulled,
+    Refused,
+    Reply,
+    Request,
+    Snapshot,
+)
+from psgd.core.modes import Rules
+from psgd.core.protocol import ShardProtocol
+from psgd.errors import InternalError
+from psgd.shard.state import Gradient, ShardState
+from psgd.transport.base import Deliver, PeerLink
+from psgd.transport.flat import allocate, as_memory, view_bytes
+from psgd.transport.payload import expected_bytes, wrong_size
+
+OnBoundary = Callable[[Boundary, Step], None]
+
+
+class ParameterShard:
+    """One parameter-server shard.
+
+    Args:
+        peers: the way to the other shards.
+        on_boundary: told by the lead when the run has come to an evaluation boundary.
+        clock: seconds, monotonic.
+    """
+
+    def __init__(
+        self,
+        rules: Rules,
+        shard: Shard,
+        state: ShardState,
+        peers: PeerLink,
+        on_boundary: OnBoundary,
+        clock: Callable[[], float],
+    ) -> None:
+        self._protocol = ShardProtocol(rules, shard)
+        self._state = state
+        self._peers = peers
+        self._on_boundary = on_boundary
+        self._clock = clock
+        self._loaded = False
+        self._waiting: dict[Key, list[tuple[Request, Deliver]]] = {}
+        self._arriving: torch.Tensor | None = None
+        self._staged: dict[Slot, Gradient] = {}
+        self._snapshots: dict[Boundary, torch.Tensor] = {}
+
+    @property
+    def pushed_bytes(self) -> int:
+        """Size of the payload of a push."""
+        return self._state.pushed_bytes
+
+    @property
+    def total_bytes(self) -> int:
+        """Size of the payload of a load, a snapshot and a whole pull."""
+        return self._state.memory.numel()
+
+    def submit(self, request: Request, deliver: Deliver, payload: memoryview | None = None) -> None:
+        """Take one request; its reply follows at once, or with a later one."""
+        if isinstance(request, Held | Commit | Confirm):
+            self._handle(request)
+            deliver(Done(), None)
+            return
+        memory = allocate(0) if payload is None else as_memory(payload)
+        refusal = self._refusal(request, memory)
+        if refusal is not None:
+            deliver(refusal, None)
+            return
+        self._waiting.setdefault(key_of(request), []).append((request, deliver))
+        if isinstance(request, Load) and not self._loaded:
+            self._state.load(memory)
+            self._loaded = True
+        self._arriving = memory
+        self._handle(request)
+        self._arriving = None
+
+    def tick(self) -> None:
+        """Some time has passed."""
+        self._handle(Ticked())
+
+    def _refusal(self, request: Request, memory: torch.Tensor) -> Refused | None:
+        """Why the shard can not take the request as it stands, or None."""
+        size, expected = memory.numel(), expected_bytes(self, type(request))
+        if size != expected:
+            return Refused(wrong_size(type(request), size, expected))
+        if isinstance(request, Load) and self._loaded:
+            repeated = self._protocol.version == 0 and torch.equal(memory, self._state.memory)
+            return None if repeated else Refused("the shard has its first weights already")
+        if not self._loaded and not isinstance(request, Load | Announce | Inspect):
+            return Refused("the shard has no weights yet: the driver loads them first")
+        return None
+
+    def _handle(self, event: Event) -> None:
+        for effect in self._protocol.handle(event, self._clock()):
+            self._perform(effect)
+
+    def _perform(self, effect: Effect) -> None:
+        match effect:
+            case Stage(slot, _, absent):
+                if self._arriving is None:
+                    raise InternalError(f"the push of slot {slot} was staged without its payload")
+                self._staged[slot] = Gradient(self._arriving, frozenset(absent))
+            case Discard(slot):
+                del self._staged[slot]
+            case ApplyMean(_, slots, tick):
+                self._apply(slots, tick)
+            case ApplyGradient(slot, _, tick):
+                self._apply((slot,), tick)
+            case Answer(key, reply):
+                for request, deliver in self._waiting.pop(key, ()):
+                    deliver(reply, self._payload(request, reply))
+            case Tell(shard, message):
+                self._peers.tell(shard, message)
+            case KeepSnapshot(boundary):
+                self._snapshots[boundary] = self._state.memory.clone()
+            case DropSnapshots(before):
+                self._snapshots = {b: memory for b, memory in self._snapshots.items() if b >= before}
+            case ReachBoundary(boundary, step):
+                self._on_boundary(boundary, step)
+            case _:
+                assert_never(effect)
+
+    def _apply(self, slots: tuple[Slot, ...], tick: int) -> None:
+        lr = self._state.apply([self._staged.pop(slot) for slot in slots], tick)
+        self._handle(Applied(lr))
+
+    def _payload(self, request: Request, reply: Reply) -> memoryview | None:
+        """The bytes that go with a reply; the weights themselves, so they are read before the next update."""
+        match reply:
+            case Pulled(unchanged=False):
+                whole = isinstance(request, Pull) and request.whole
+                return view_bytes(self._state.memory if whole else self._state.memory[: self.pushed_bytes])
+            case Snapshot(boundary):
+                return view_bytes(self._snapshots.get(boundary, self._state.memory))
+            case _:
+                return None

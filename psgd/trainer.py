@@ -1,0 +1,359 @@
+"""`Trainer`: from a model, data and an optimizer to a `Result`, on shards and workers that Ray runs."""
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal
+
+from torch import nn
+
+from psgd.config import (
+    DataFactory,
+    Job,
+    Loss,
+    ModelFactory,
+    OptimizerFactory,
+    OwnLoop,
+    Placement,
+    Plane,
+    Precision,
+    ScheduleFactory,
+    Straggler,
+    Training,
+)
+from psgd.coordinator.outcome import Outcome
+from psgd.core.modes import Async, Mode, Rules, Sync
+from psgd.data.batches import MapDataset
+from psgd.data.sampler import BatchPlan
+from psgd.errors import ConfigurationError
+from psgd.observers import Broadcast, JsonLinesWriter, Recorder, TensorBoardWriter, Tolerant, progress_display
+from psgd.planning import (
+    LayoutChoice,
+    Plan,
+    WarmStart,
+    check_folder,
+    check_update,
+    count_samples,
+    data_factory,
+    describe,
+    first_model,
+    keeps_whole,
+    new_folder,
+)
+from psgd.raytrain import read_run, read_scaling
+from psgd.result import Result, compute_figures, make_result, save_weights
+from psgd.runlog import Evaluation, Footer, Header, Iteration, Observer, Record, versions
+from psgd.training.callbacks import Callback, EarlyStopping
+from psgd.training.losses import resolve_loss
+from psgd.transport.flat import layout_of, tensors_of
+
+log = logging.getLogger("psgd")
+
+BUILT_IN_LOOP_ONLY = ("train_data", "epochs", "steps", "evaluate_every", "accumulate", "precision", "stragglers")
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Trainer:
+    """One training run: give it once, `fit()` it.
+
+    Nothing is opened, started or written before `fit()`; only values are checked. Factories and data sets travel to
+    other processes, by pickle.
+
+    Args:
+        model: makes the model.
+        optimizer: makes the optimizer from parameters, as in ``lambda params: torch.optim.SGD(params, lr=0.1)``; each
+            shard has one over its slices.
+        train_data: a map-style data set of (input, target) pairs, or a function that makes it.
+        val_data: of the same kind, for evaluations; None: no evaluation.
+        loss: (output, target) to the mean over the batch.
+        lr_scheduler: makes the schedule from the optimizer; it ticks once for every ``slots`` batches drawn.
+        mode: `Sync` or `Async`.
+        workers: processes that compute; default 1. Or give Ray Train's ``scaling_config``.
+        slots: units of data parallelism; default one a worker. What is computed depends on them, not on workers.
+        shards: processes that hold the weights and update them.
+        batch_size: samples a slot draws for one iteration.
+        epochs: how long to train, in passes over the data; or give ``steps``.
+        steps: how long to train, in iterations a slot.
+        evaluate_every: steps between evaluations; default once an epoch.
+        seed: of the weights, the order of samples and everything random.
+        accumulate: micro-batches that a batch is computed in, to save memory.
+        precision: of forward and backward, ``fp32`` or ``bf16``; weights stay float32.
+        threads: torch threads a process; bits may depend on it.
+        stragglers: slots slowed on purpose.
+        train_loop: a loop of your own, run once a worker, instead of the built-in one; called with
+            ``train_loop_config`` if it takes an argument. The shards still need ``model`` and ``optimizer``.
+        callbacks: told what happens, in this process; an `EarlyStopping` among them ends the run.
+        warm_start: weights to start from: a ``state_dict``, or the path of a .safetensors file.
+        layout: whether shards cut tensors (``sliced``) or keep them ``whole``; ``auto`` keeps them whole only where
+            the optimizer needs that.
+        plane: how tensors travel: ``rpc``, or ``memory`` for a run in this very process, without Ray.
+        placement: what each process reserves and where it goes. Or give Ray Train's ``scaling_config``.
+        scaling_config: Ray Train's, for ``workers`` and ``placement``.
+        run_config: Ray Train's, for ``out`` and the failures that the run survives.
+        out: the folder for the log, TensorBoard's curves and the weights; ``auto``: a new one below ``runs``;
+            None: nothing is written.
+        progress: show the run on stderr.
+        labels: goes into the log's header, such as the data set's name; plain JSON.
+
+    Raises:
+        ConfigurationError: if a value, or a combination of values, can not be run.
+
+    Example:
+        >>> trainer = Trainer(
+        ...     model=lambda: torch.nn.Linear(2, 1),
+        ...     loss=torch.nn.MSELoss(),
+        ...     optimizer=lambda params: torch.optim.SGD(params, lr=0.1),
+        ...     train_data=torch.utils.data.TensorDataset(torch.ones(8, 2), torch.ones(8, 1)),
+        ...     batch_size=4, workers=2, shards=2, epochs=2, plane="memory", out=None, progress=False,
+        ... )
+        >>> trainer.fit().figures["steps"]
+        2
+    """
+
+    model: ModelFactory
+    optimizer: OptimizerFactory
+    train_data: MapDataset | DataFactory | None = None
+    val_data: MapDataset | DataFactory | None = None
+    loss: Loss = field(default_factory=nn.CrossEntropyLoss)
+    lr_scheduler: ScheduleFactory | None = None
+    mode: Mode = field(default_factory=Sync)
+    workers: int | None = None
+    slots: int | None = None
+    shards: int = 1
+    batch_size: int = 32
+    epochs: int | None = None
+    steps: int | None = None
+    evaluate_every: int | None = None
+    seed: int = 0
+    accumulate: int = 1
+    precision: Precision = "fp32"
+    threads: int = 1
+    stragglers: Sequence[Straggler] = ()
+    train_loop: Callable[..., None] | None = None
+    train_loop_config: dict[str, Any] | None = None
+    callbacks: Sequence[Callback] = ()
+    warm_start: WarmStart | None = None
+    layout: LayoutChoice = "auto"
+    plane: Plane = "auto"
+    placement: Placement | None = None
+    scaling_config: Any = None
+    run_config: Any = None
+    out: Path | str | Literal["auto"] | None = "auto"
+    progress: bool = True
+    labels: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Refuse what can never be run; whatever needs the data, the model or the disk comes with `plan()`."""
+        for name in ("model", "optimizer"):
+            value = getattr(self, name)
+            if isinstance(value, nn.Module) or not callable(value):
+                raise ConfigurationError(f"{name} must be a function that makes it, got {type(value).__name__}")
+        if not isinstance(self.mode, Sync | Async):
+            raise ConfigurationError(f"mode must be psgd.Sync(...) or psgd.Async(...), got {self.mode!r}")
+        if self.plane not in ("auto", "rpc", "memory"):
+            raise ConfigurationError(f"plane must be auto, rpc or memory, got {self.plane!r}")
+        if self.run_config is not None and self.out != "auto":
+            raise ConfigurationError(f"out must be left out beside run_config, got {self.out}")
+        self._check_length()
+        self._check_evaluation()
+        workers, placement = self._scale()
+        self._rules(workers, self.steps, self.evaluate_every)
+        self._training(placement)
+
+    def fit(self) -> Result:
+        """Train.
+
+        Returns:
+            The result, also when the run was stopped early.
+
+        Raises:
+            ConfigurationError: if the run can not be started as it was given; nothing has been written then.
+            PsgdError: if the run has failed.
+        """
+        plan = self.plan()
+        recorder = Recorder()
+        with Broadcast([recorder, *self._observers(plan)]) as observe:
+            for callback in self.callbacks:
+                callback.on_start()
+            outcome = _launch(plan, observe)
+            result = _conclude(plan, outcome, recorder, observe)
+        for callback in self.callbacks:
+            callback.on_end(result)
+        return result
+
+    def plan(self) -> Plan:
+        """Check everything that can be checked without starting anything: folder, data, model, optimizer.
+
+        Raises:
+            ConfigurationError: if the run can not be started.
+        """
+        out = self._destination()
+        if out is not None:
+            check_folder(out)
+        workers, placement = self._scale()
+        data, evaluation_data = self._factory("train_data"), self._factory("val_data")
+        samples = None if data is None else count_samples("train_data", data)
+        if evaluation_data is not None:
+            count_samples("val_data", evaluation_data)
+        steps, evaluate_every = self._budget(samples, self.slots or workers)
+        model = first_model(self.model, self.seed, self.warm_start)
+        optimizer = check_update(model, self.optimizer, self.lr_scheduler)
+        tensors = tensors_of(model)
+        layout = layout_of(tensors)
+        job = Job(
+            rules=self._rules(workers, steps, evaluate_every),
+            workers=workers,
+            layout=layout,
+            whole=keeps_whole(self.layout, self.optimizer, layout),
+            model=self.model,
+            optimizer=self.optimizer,
+            schedule=self.lr_scheduler,
+            training=self._training(placement),
+            data=data,
+            evaluation_data=evaluation_data,
+            own_loop=None if self.train_loop is None else OwnLoop(self.train_loop, self.train_loop_config),
+        )
+        plane = "rpc" if self.plane == "auto" else self.plane
+        return Plan(
+            job=job,
+            placement=placement,
+            plane=plane,
+            initial={name: tensor.detach().cpu() for name, tensor in tensors.items()},
+            stopping=next((c for c in self.callbacks if isinstance(c, EarlyStopping)), None),
+            out=out,
+            settings={**describe(job, placement, plane, optimizer), **self.labels},
+        )
+
+    def _check_length(self) -> None:
+        """The built-in loop needs data and an end; an own loop brings both along."""
+        if self.train_loop is None:
+            if self.train_data is None:
+                raise ConfigurationError("train_data must be given, unless train_loop is; got neither")
+            if (self.epochs is None) == (self.steps is None):
+                raise ConfigurationError(
+                    f"either epochs or steps must be given, got epochs={self.epochs} and steps={self.steps}"
+                )
+            if self.epochs is not None and self.epochs < 1:
+                raise ConfigurationError(f"epochs must be >= 1, got {self.epochs}")
+            if self.train_loop_config is not None:
+                raise ConfigurationError("train_loop_config must be left out without a train_loop")
+            return
+        for field_ in fields(self):
+            if field_.name in BUILT_IN_LOOP_ONLY and getattr(self, field_.name) != field_.default:
+                raise ConfigurationError(f"{field_.name} must be left out with a train_loop, which does that itself")
+
+    def _check_evaluation(self) -> None:
+        """Evaluations need data; and only one rule says when to stop."""
+        stopping = [callback for callback in self.callbacks if isinstance(callback, EarlyStopping)]
+        if len(stopping) > 1:
+            raise ConfigurationError(f"callbacks must hold at most one EarlyStopping, got {len(stopping)}")
+        if self.val_data is None and stopping:
+            raise ConfigurationError("callbacks: EarlyStopping needs val_data, got none")
+        if self.val_data is None and self.evaluate_every is not None:
+            raise ConfigurationError(f"evaluate_every needs val_data, got {self.evaluate_every} and no data")
+
+    def _scale(self) -> tuple[int, Placement]:
+        """The number of workers, and what each process reserves."""
+        workers, placement = self.workers, self.placement
+        if self.scaling_config is not None:
+            if workers is not None or placement is not None:
+                raise ConfigurationError("workers and placement must be left out beside scaling_config")
+            workers, placement = read_scaling(self.scaling_config)
+        workers = 1 if workers is None else workers
+        if workers < 1:  # said before slots, which follow from it, are refused
+            raise ConfigurationError(f"workers must be >= 1, got {workers}")
+        placement = placement or Placement()
+        if self.run_config is not None:
+            placement = replace(placement, max_failures=read_run(self.run_config).max_failures)
+        return workers, placement
+
+    def _rules(self, workers: int, steps: int | None, evaluate_every: int | None) -> Rules:
+        slots = workers if self.slots is None else self.slots
+        return Rules(self.mode, slots, self.shards, steps, evaluate_every)
+
+    def _training(self, placement: Placement) -> Training:
+        return Training(
+            loss=resolve_loss(self.loss),
+            batch_size=self.batch_size,
+            seed=self.seed,
+            accumulate=self.accumulate,
+            precision=self.precision,
+            threads=self.threads,
+            use_gpu=placement.gpus_per_worker > 0,
+            stragglers=tuple(self.stragglers),
+        )
+
+    def _destination(self) -> Path | None:
+        if self.run_config is not None:
+            return read_run(self.run_config).out
+        if self.out == "auto":
+            return new_folder(self.mode, datetime.now(UTC))
+        return None if self.out is None else Path(self.out)
+
+    def _factory(self, name: Literal["train_data", "val_data"]) -> DataFactory | None:
+        data = getattr(self, name)
+        return None if data is None else data_factory(name, data)
+
+    def _budget(self, samples: int | None, slots: int) -> tuple[int | None, int | None]:
+        """Steps of the run, and between evaluations."""
+        if samples is None:
+            return None, None
+        per_epoch = BatchPlan(samples, slots, self.batch_size, self.seed).steps_per_epoch
+        steps = self.steps if self.epochs is None else self.epochs * per_epoch
+        return steps, None if self.val_data is None else self.evaluate_every or per_epoch
+
+    def _observers(self, plan: Plan) -> list[Observer]:
+        """Who is told what happens: the user first, then what is written."""
+        rules = plan.job.rules
+        observers: list[Observer] = [CallbackObserver(callback) for callback in self.callbacks]
+        if self.progress:
+            observers.append(progress_display(rules.slots, rules.steps))
+        if plan.out is not None:
+            header = Header(plan.settings, versions(), datetime.now(UTC).isoformat(timespec="seconds"))
+            observers.append(Tolerant(JsonLinesWriter(plan.out, header)))
+            observers.append(Tolerant(TensorBoardWriter(plan.out, rules.slots)))
+        return observers
+
+
+class CallbackObserver:
+    """Tells a user's callback the records that it has methods for."""
+
+    def __init__(self, callback: Callback) -> None:
+        self._callback = callback
+
+    def __call__(self, record: Record) -> None:
+        """Pass the record on."""
+        match record:
+            case Iteration():
+                self._callback.on_step(record)
+            case Evaluation():
+                self._callback.on_evaluation(record)
+
+    def close(self) -> None:
+        """Nothing to let go of."""
+
+
+def _launch(plan: Plan, observe: Callable[[Record], None]) -> Outcome:
+    """Run on the plane of the plan; Ray is imported only for those that need it."""
+    if plan.plane == "memory":
+        from psgd import inprocess
+
+        return inprocess.run(plan.job, plan.initial, plan.stopping, observe)
+    from psgd import cluster
+
+    return cluster.run(plan.job, plan.placement, plan.initial, plan.stopping, observe)
+
+
+def _conclude(plan: Plan, outcome: Outcome, recorder: Recorder, observe: Callable[[Record], None]) -> Result:
+    """Write the weights, then the log's last line: a log that has one is a run that is complete."""
+    figures = compute_figures(plan.job, outcome, recorder, plan.out)
+    checkpoint = None
+    if plan.out is not None:
+        try:
+            checkpoint = save_weights(outcome.weights, plan.out)
+        except OSError as error:
+            log.warning("the weights are not saved: %s; Result.weights has them", error)
+    observe(Footer(figures))
+    return make_result(plan.job, outcome, recorder, figures, checkpoint, plan.out)

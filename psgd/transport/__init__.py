@@ -1,0 +1,1 @@
+"""The planes that carry messages and tensor bytes between slots and shards."""

@@ -1,0 +1,64 @@
+"""What a plane is: it carries requests with their bytes to a shard, and replies with theirs back.
+
+A shard is an `Endpoint`; a plane's `Connection` to it has the same shape, so that what runs against an endpoint
+directly runs against a connection, too.
+"""
+
+from collections.abc import Callable
+from typing import Protocol
+
+from psgd.core.messages import PeerMessage, Reply, Request
+
+Deliver = Callable[[Reply, memoryview | None], None]
+"""Takes the reply and its payload. May be called from any thread, at once or later, exactly once a request.
+
+The payload is readable only during the call; on a connection it is None when ``into`` received it.
+"""
+
+
+class Endpoint(Protocol):
+    """The receiving side: a shard behind its apply queue."""
+
+    @property
+    def pushed_bytes(self) -> int:
+        """Size of the payload of a push and of a pull that is not whole."""
+
+    @property
+    def total_bytes(self) -> int:
+        """Size of the payload of a load, a snapshot and a whole pull."""
+
+    def submit(self, request: Request, deliver: Deliver, payload: memoryview | None = None) -> None:
+        """Queue the request; ``payload`` belongs to the endpoint from here on."""
+
+
+class Connection(Protocol):
+    """The sending side: one party's way to one shard."""
+
+    def submit(
+        self,
+        request: Request,
+        deliver: Deliver,
+        payload: memoryview | None = None,
+        into: memoryview | None = None,
+    ) -> None:
+        """Send the request; never blocks on the shard's decision.
+
+        Args:
+            deliver: gets the reply. A plane that has given up (after its own retries) delivers `Refused`, whose
+                reason says what failed.
+            payload: bytes to send; the caller leaves them unchanged until the reply is there.
+            into: writable memory of the reply's payload size, which receives it before ``deliver`` is called.
+        """
+
+    def close(self) -> None:
+        """Give up what is under way and free what the connection holds."""
+
+
+class PeerLink(Protocol):
+    """A shard's way to the other shards; best effort, as the protocol sends again what matters."""
+
+    def tell(self, shard: int, message: PeerMessage) -> None:
+        """Send without waiting; a message that does not arrive is lost."""
+
+    def close(self) -> None:
+        """Stop sending."""

@@ -1,0 +1,125 @@
+"""Frames of a stream with tensor bytes: protobuf's wire format, but no tensor byte is ever parsed as a message.
+
+A frame with data is ``TensorFrame(data=…)`` as protobuf would encode it: one byte of tag, the length as a varint, and
+the bytes themselves. Written and read by hand, they are copied once.
+"""
+
+from collections.abc import Iterator
+
+from psgd.errors import PeerError
+from psgd.transport import wire
+from psgd.transport.generated.psgd.v1 import shard_pb2
+from psgd.transport.payload import wrong_size
+
+CHUNK = 2**20
+"""Bytes of data in a frame."""
+
+_LENGTH_DELIMITED = 2
+_DATA_TAG = shard_pb2.TensorFrame.DATA_FIELD_NUMBER << 3 | _LENGTH_DELIMITED  # 15: the last tag of one byte
+_VARINT_BYTES = 5  # lengths below 2^35
+
+Frame = memoryview | shard_pb2.Begin | shard_pb2.Request | shard_pb2.Reply
+
+
+def begin_frame(size: int) -> bytes:
+    """Announce ``size`` bytes of data."""
+    return shard_pb2.TensorFrame(begin=shard_pb2.Begin(size=size)).SerializeToString()
+
+
+def request_frame(request: shard_pb2.Request) -> bytes:
+    """A request within a stream."""
+    return shard_pb2.TensorFrame(request=request).SerializeToString()
+
+
+def reply_frame(reply: shard_pb2.Reply) -> bytes:
+    """A reply within a stream."""
+    return shard_pb2.TensorFrame(reply=reply).SerializeToString()
+
+
+def data_frames(payload: memoryview) -> Iterator[bytes]:
+    """The payload in chunks, each copied once, into its frame."""
+    for start in range(0, payload.nbytes, CHUNK):
+        chunk = payload[start : start + CHUNK]
+        yield b"".join((_data_prefix(chunk.nbytes), chunk))
+
+
+def frame_of(encoded: bytes) -> Frame:
+    """What a frame holds; data is a view of ``encoded``.
+
+    Raises:
+        PeerError: if it is no frame, or holds nothing that this version knows.
+    """
+    data = _data_of(encoded)
+    if data is not None:
+        return data
+    frame = wire.parse(shard_pb2.TensorFrame, encoded)
+    match frame.WhichOneof("frame"):
+        case "begin":
+            return frame.begin
+        case "request":
+            return frame.request
+        case "reply":
+            return frame.reply
+        case "data":  # a length that is not in its shortest form, or a field repeated
+            return memoryview(frame.data)
+        case _:
+            raise PeerError("a TensorFrame without anything that this version knows")
+
+
+class Filling:
+    """Memory that fills up chunk by chunk, to the last byte and not beyond.
+
+    Args:
+        kind: the message whose payload it is.
+        target: as many bytes as are expected.
+    """
+
+    def __init__(self, kind: type, target: memoryview) -> None:
+        self._kind = kind
+        self._target = target
+        self._filled = 0
+
+    def add(self, chunk: memoryview) -> None:
+        """Put the chunk behind the ones before.
+
+        Raises:
+            PeerError: if there is no room for it.
+        """
+        end = self._filled + chunk.nbytes
+        if end > self._target.nbytes:
+            raise PeerError(
+                f"the payload of {self._kind.__name__} has {end} bytes or more, expected {self._target.nbytes}"
+            )
+        self._target[self._filled : end] = chunk
+        self._filled = end
+
+    def finish(self) -> None:
+        """There are no more chunks.
+
+        Raises:
+            PeerError: if bytes are missing.
+        """
+        if self._filled != self._target.nbytes:
+            raise PeerError(wrong_size(self._kind, self._filled, self._target.nbytes))
+
+
+def _data_prefix(length: int) -> bytes:
+    prefix = bytearray((_DATA_TAG,))
+    while length >= 0x80:
+        prefix.append(length & 0x7F | 0x80)
+        length >>= 7
+    prefix.append(length)
+    return bytes(prefix)
+
+
+def _data_of(encoded: bytes) -> memoryview | None:
+    """The data of a frame that is nothing but data; None for all others, which protobuf may judge."""
+    if not encoded or encoded[0] != _DATA_TAG:
+        return None
+    length = 0
+    for position, byte in enumerate(encoded[1 : 1 + _VARINT_BYTES]):
+        length |= (byte & 0x7F) << 7 * position
+        if byte < 0x80:
+            data = memoryview(encoded)[position + 2 :]
+            return data if data.nbytes == length else None
+    return None

@@ -1,0 +1,123 @@
+"""What the endpoint has been asked and how it decided, so that a request sent again is the same request.
+
+A caller whose call broke off, or was answered `Pending`, comes back with the same operation id and finds the
+decision here; the endpoint hears of it once. One entry a slot and kind of request is kept: a slot has one of a kind
+under way.
+"""
+
+import threading
+import weakref
+from collections.abc import Callable
+from typing import NamedTuple
+
+from psgd.core.messages import Reply
+from psgd.transport.base import Endpoint
+from psgd.transport.payload import as_bytes
+from psgd.transport.rpc.staging import Staging, copy
+from psgd.transport.wire import CallerRequest, OperationId
+
+
+class Outcome(NamedTuple):
+    """The endpoint's decision.
+
+    Args:
+        payload: a copy of the reply's.
+    """
+
+    reply: Reply
+    payload: memoryview
+
+
+class Operation:
+    """A request that the endpoint has.
+
+    Args:
+        staging: where a reply's payload is copied to.
+        decided: is told the reply.
+    """
+
+    def __init__(self, identity: OperationId, staging: Staging, decided: Callable[[Reply], None]) -> None:
+        self.identity = identity
+        self._staging = staging
+        self._decided = decided
+        self._outcome: Outcome | None = None
+        self._settled = threading.Event()
+
+    def decide(self, reply: Reply, payload: memoryview | None) -> None:
+        """The endpoint has decided; it wants its memory back when this returns."""
+        content = as_bytes(payload)
+        own = self._staging.take(content.nbytes)
+        if content.nbytes:
+            copy(own, content)
+        self._outcome = Outcome(reply, own)
+        self._decided(reply)
+        self._settled.set()
+
+    def abandon(self) -> None:
+        """Nobody shall wait any longer."""
+        self._settled.set()
+
+    def wait(self, timeout_s: float) -> Outcome | None:
+        """The decision, or None if there is none so far."""
+        self._settled.wait(timeout_s)
+        return self._outcome
+
+
+class Operations:
+    """The operations of a shard's callers.
+
+    Args:
+        endpoint: the shard.
+        staging: where replies' payloads are copied to.
+        decided: is told every reply.
+    """
+
+    def __init__(self, endpoint: Endpoint, staging: Staging, decided: Callable[[Reply], None]) -> None:
+        self._endpoint = endpoint
+        self._staging = staging
+        self._decided = decided
+        self._lock = threading.Lock()
+        self._newest: dict[tuple[type, int], Operation] = {}
+        # Also the ones that newer ones have replaced: their callers wait, too.
+        self._all: weakref.WeakSet[Operation] = weakref.WeakSet()
+
+    def known(self, identity: OperationId, request: CallerRequest) -> Operation | None:
+        """The operation, if it has been here."""
+        with self._lock:
+            return self._known(identity, request)
+
+    def begin(self, identity: OperationId, request: CallerRequest, payload: memoryview | None = None) -> Operation:
+        """Submit the request, or attach to the operation where it has been here; ``payload`` is given away."""
+        with self._lock:
+            operation = self._known(identity, request)
+            if operation is not None:
+                return operation
+            operation = Operation(identity, self._staging, self._decided)
+            self._newest[_key(request)] = operation
+            self._all.add(operation)
+        try:
+            self._endpoint.submit(request, operation.decide, payload)
+        except Exception:
+            self.forget(operation, request)  # or everybody who asks again would wait for it
+            raise
+        return operation
+
+    def forget(self, operation: Operation, request: CallerRequest) -> None:
+        """Let go of an outcome that takes memory; asked again, the endpoint will read its weights again."""
+        with self._lock:
+            if self._newest.get(_key(request)) is operation:
+                del self._newest[_key(request)]
+
+    def close(self) -> None:
+        """Wake everybody who waits."""
+        with self._lock:
+            for operation in self._all:
+                operation.abandon()
+
+    def _known(self, identity: OperationId, request: CallerRequest) -> Operation | None:
+        operation = self._newest.get(_key(request))
+        return operation if operation is not None and operation.identity == identity else None
+
+
+def _key(request: CallerRequest) -> tuple[type, int]:
+    return type(request), getattr(request, "slot", -1)

@@ -1,0 +1,75 @@
+"""Whole states over any plane: the first weights into the shards, snapshots out of them."""
+
+from collections.abc import Sequence
+from concurrent.futures import Future
+from concurrent.futures import wait as wait_for
+
+import torch
+
+from psgd.core.ids import Boundary, Version
+from psgd.core.layout import Layout, Part
+from psgd.core.messages import Load, Loaded, Read, Refused, Reply, Request, Snapshot
+from psgd.errors import LostError
+from psgd.transport.base import Connection
+from psgd.transport.flat import allocate, view_bytes
+
+
+def ask(
+    connection: Connection, request: Request, payload: memoryview | None = None, into: memoryview | None = None
+) -> "Future[Reply]":
+    """Send a request; the future holds its reply."""
+    future: Future[Reply] = Future()
+    connection.submit(request, lambda reply, _payload: future.set_result(reply), payload, into)
+    return future
+
+
+def load_state(connections: Sequence[Connection], parts: Sequence[Part], memory: torch.Tensor) -> None:
+    """Give every shard its first weights, and wait until they have them.
+
+    Args:
+        memory: (layout.bytes,) uint8, the flat space.
+
+    Raises:
+        LostError: if a shard does not take them.
+    """
+    flat = view_bytes(memory)
+    futures = []
+    for connection, part in zip(connections, parts, strict=True):
+        both = bytearray(part.bytes)
+        both[: part.pushed.bytes] = flat[part.pushed.start : part.pushed.stop]
+        both[part.pushed.bytes :] = flat[part.frozen.start : part.frozen.stop]
+        futures.append(ask(connection, Load(), payload=memoryview(both)))
+    for shard, future in enumerate(futures):
+        reply = future.result()
+        if not isinstance(reply, Loaded):
+            raise LostError(f"shard {shard} did not take its first weights: {reply}")
+
+
+def read_state(
+    connections: Sequence[Connection], layout: Layout, parts: Sequence[Part], boundary: Boundary
+) -> tuple[torch.Tensor, tuple[Version, ...]]:
+    """Read the snapshot of a boundary from every shard; waits until it is there. 0 reads the state as it is.
+
+    Returns:
+        The flat space, (layout.bytes,) uint8, and the version of each shard.
+
+    Raises:
+        LostError: if a shard does not answer, or has it no more.
+    """
+    copies = [allocate(part.bytes) for part in parts]
+    futures = [
+        ask(connection, Read(boundary), into=view_bytes(copy))
+        for connection, copy in zip(connections, copies, strict=True)
+    ]
+    wait_for(futures)
+    versions = []
+    memory = allocate(layout.bytes)
+    for shard, (future, part, copy) in enumerate(zip(futures, parts, copies, strict=True)):
+        reply = future.result()
+        if not isinstance(reply, Snapshot):
+            reason = reply.reason if isinstance(reply, Refused) else str(reply)
+            raise LostError(f"shard {shard} gave no snapshot of boundary {boundary}: {reason}")
+        versions.append(reply.version)
+        memory[part.pushed.start : part.pushed.stop] = copy[: part.pushed.bytes]
+        memory[part.frozen.start : part.frozen.stop] = copy[part.pushed.bytes :]
+    return memory, tuple(versions)

@@ -1,0 +1,68 @@
+"""From a job to a worker or an evaluator that is ready to run, on connections of any plane."""
+
+import queue
+from collections.abc import Callable, Sequence
+from typing import cast
+
+import torch
+
+from psgd.config import Job
+from psgd.core.ids import Incarnation, Slot
+from psgd.core.membership import Membership
+from psgd.data.batches import MapDataset
+from psgd.errors import InternalError
+from psgd.runlog import Iteration
+from psgd.transport.base import Connection
+from psgd.transport.flat import tensors_of
+from psgd.worker.compute import Supervised
+from psgd.worker.loop import Worker
+from psgd.worker.replica import Replica
+from psgd.worker.runner import Inbox, SlotRunner, Weights
+
+
+def device_for(use_gpu: bool) -> torch.device:
+    """The device that this process computes on; Ray shows a worker only its own GPU."""
+    return torch.device("cuda", 0) if use_gpu else torch.device("cpu")
+
+
+def build_model(job: Job, device: torch.device) -> torch.nn.Module:
+    """The job's model, with what its constructor draws at random as in every other process of the job."""
+    with torch.random.fork_rng():
+        torch.manual_seed(job.training.seed)
+        return job.model().to(device)
+
+
+def build_worker(
+    job: Job,
+    number: int,
+    membership: Membership,
+    connections: Sequence[Connection],
+    observe: Callable[[Iteration], None],
+) -> Worker:
+    """The built-in loop for one worker's slots."""
+    if job.data is None:
+        raise InternalError("a job without data has an own loop")
+    device = device_for(job.training.use_gpu)
+    model = build_model(job, device).train()
+    replica = Replica(tensors_of(model), job.layout, device)
+    weights = Weights(replica, job.parts())
+    inbox: Inbox = queue.SimpleQueue()
+    runners = [
+        build_runner(job, slot, membership.incarnations[slot], connections, weights, inbox)
+        for slot in membership.slots_of(number)
+    ]
+    dataset = cast(MapDataset, job.data())
+    compute = Supervised(model, job.training, dataset, job.rules.slots, device)
+    return Worker(number, runners, replica, compute, inbox, observe)
+
+
+def build_runner(
+    job: Job,
+    slot: Slot,
+    incarnation: Incarnation,
+    connections: Sequence[Connection],
+    weights: Weights,
+    inbox: Inbox,
+) -> SlotRunner:
+    """One slot's runner."""
+    return SlotRunner(slot, incarnation, connections, job.parts(), weights, inbox)

@@ -1,0 +1,96 @@
+"""What a slot computes: forward and backward over the batch of (step, slot), as a pure function of the weights."""
+
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from psgd.config import Loss, Training
+from psgd.data.batches import MapDataset, collate, to_device
+from psgd.data.sampler import BatchPlan, seed_everything
+
+
+@dataclass(frozen=True, slots=True)
+class Computation:
+    """The figures of one gradient, which lies in the model's ``.grad``.
+
+    Args:
+        loss: mean over the batch.
+        samples: how many the batch had.
+        seconds: forward and backward, injected delay included.
+    """
+
+    loss: float
+    samples: int
+    seconds: float
+
+
+class Supervised:
+    """The built-in loop's computation.
+
+    Args:
+        model: in training mode, on ``device``.
+        dataset: map-style, of (input, target) pairs.
+        slots: of the job; they share each epoch.
+    """
+
+    def __init__(
+        self, model: torch.nn.Module, training: Training, dataset: MapDataset, slots: int, device: torch.device
+    ) -> None:
+        self._model = model
+        self._training = training
+        self._dataset = dataset
+        self._device = device
+        self._plan = BatchPlan(len(dataset), slots, training.batch_size, training.seed)
+        self._delays = {s.slot: s for s in training.stragglers}
+
+    def __call__(self, step: int, slot: int) -> Computation:
+        """Leave the mean gradient of the slot's batch in ``.grad``.
+
+        The batch is drawn whole, then computed in ``accumulate`` micro-batches, whose mean losses are weighted by
+        their sizes.
+        """
+        began = time.perf_counter()
+        seed_everything(self._plan.seed, step, slot)
+        batch = to_device(collate(self._dataset, self._plan.indices(step, slot)), self._device)
+        size, loss = self._plan.batch_size, 0.0
+        chunk = -(-size // self._training.accumulate)
+        for start in range(0, size, chunk):
+            inputs, targets = (cut(part, start, start + chunk) for part in batch)
+            share = min(chunk, size - start) / size
+            loss += self._backward(inputs, targets, share)
+        self._linger(slot, began)
+        return Computation(loss, size, time.perf_counter() - began)
+
+    def _backward(self, inputs: Any, targets: Any, share: float) -> float:
+        """The share that a micro-batch has in the loss."""
+        mixed = self._training.precision == "bf16"
+        with torch.autocast(self._device.type, dtype=torch.bfloat16, enabled=mixed):
+            loss = _loss(self._training.loss, self._model(inputs), targets)
+        if share != 1:
+            loss = loss * share
+        torch.autograd.backward(loss)
+        return loss.item()
+
+    def _linger(self, slot: int, began: float) -> None:
+        """Make a straggler of the slot, if it is to be one."""
+        straggler = self._delays.get(slot)
+        if straggler is not None:
+            computed = time.perf_counter() - began
+            time.sleep(computed * (straggler.factor - 1) + straggler.delay_s)
+
+
+def _loss(loss: Loss, output: Any, targets: Any) -> torch.Tensor:
+    """The loss in float32, whatever precision the model computed in; an output that is no tensor is left as it is."""
+    lower = isinstance(output, torch.Tensor) and output.is_floating_point()
+    return loss(output.float() if lower else output, targets)
+
+
+def cut(batch: Any, start: int, stop: int) -> Any:
+    """Samples ``start`` to ``stop`` of a batch, whatever it is nested in."""
+    if isinstance(batch, dict):
+        return {name: cut(part, start, stop) for name, part in batch.items()}
+    if isinstance(batch, list | tuple):
+        return [cut(part, start, stop) for part in batch]
+    return batch[start:stop]

@@ -1,0 +1,61 @@
+"""The evaluator: the model on a snapshot, beside training, without stopping a worker."""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import cast
+
+from psgd.config import Job
+from psgd.core.ids import Boundary
+from psgd.data.batches import MapDataset
+from psgd.errors import InternalError
+from psgd.training.metrics import evaluate
+from psgd.transport.base import Connection
+from psgd.transport.flat import tensors_of
+from psgd.transport.state import read_state
+from psgd.worker.build import build_model, device_for
+from psgd.worker.replica import Replica
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluated:
+    """What was measured on a snapshot.
+
+    Args:
+        versions: of the snapshot, indexed by shard.
+        metrics: by name: ``test_loss``, ``test_accuracy``.
+        seconds: of reading and measuring.
+    """
+
+    boundary: Boundary
+    versions: tuple[int, ...]
+    metrics: dict[str, float]
+    seconds: float
+
+
+class Evaluator:
+    """Measures snapshots of a job on its evaluation data."""
+
+    def __init__(self, job: Job, connections: Sequence[Connection]) -> None:
+        if job.evaluation_data is None:
+            raise InternalError("a job without evaluation data needs no evaluator")
+        self._job = job
+        self._connections = connections
+        self._device = device_for(use_gpu=False)
+        self._model = build_model(job, self._device).eval()
+        self._replica = Replica(tensors_of(self._model), job.layout, self._device)
+        self._dataset = cast(MapDataset, job.evaluation_data())
+
+    def evaluate(self, boundary: Boundary) -> Evaluated:
+        """Read the boundary's snapshot, waiting for it if need be, and measure it."""
+        began = time.perf_counter()
+        job = self._job
+        memory, versions = read_state(self._connections, job.layout, job.parts(), boundary)
+        self._replica.memory.copy_(memory)
+        self._replica.renew()
+        measured = evaluate(self._model, self._dataset, job.training.loss, EVALUATION_BATCH, self._device)
+        metrics = {f"test_{name}": value for name, value in measured.items()}
+        return Evaluated(boundary, versions, metrics, time.perf_counter() - began)
+
+
+EVALUATION_BATCH = 512

@@ -1,0 +1,164 @@
+"""Real runs on a real local Ray: few, as each takes seconds."""
+
+import os
+import signal
+import time
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+
+import psutil
+import pytest
+import ray
+import torch
+
+from psgd import cluster, inprocess
+from psgd.config import Job, Placement, Straggler, Training
+from psgd.core.modes import Async, Mode, Rules, Sync
+from psgd.data.datasets import load
+from psgd.errors import ConfigurationError, LostError, ResourceError
+from psgd.runlog import Evaluation, Iteration, Notice, Record
+from psgd.training.models import resolve_model
+from psgd.training.optimizers import resolve_optimizer
+from psgd.transport.flat import layout_of, sha256, tensors_of
+
+pytestmark = [pytest.mark.ray, pytest.mark.xdist_group("ray")]
+
+DIGITS = load("digits", None)
+MODEL = resolve_model("mlp", DIGITS.shape, DIGITS.classes)
+
+
+def train_digits() -> torch.utils.data.Dataset[object]:
+    return load("digits", None).train
+
+
+def test_digits() -> torch.utils.data.Dataset[object]:
+    return load("digits", None).test
+
+
+test_digits.__test__ = False  # type: ignore[attr-defined]  # a data set, not a test
+
+
+def job(mode: Mode, *, workers: int = 2, shards: int = 2, steps: int = 30, **training: object) -> Job:
+    return Job(
+        rules=Rules(mode, slots=4, shards=shards, steps=steps, evaluate_every=10),
+        workers=workers,
+        layout=layout_of(weights()),
+        whole=False,
+        model=MODEL,
+        optimizer=resolve_optimizer("sgd", 0.05, {"momentum": 0.9}),
+        schedule=None,
+        training=Training(torch.nn.functional.cross_entropy, batch_size=16, **training),  # type: ignore[arg-type]
+        data=train_digits,
+        evaluation_data=test_digits,
+    )
+
+
+def weights() -> dict[str, torch.Tensor]:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return tensors_of(MODEL())
+
+
+@pytest.fixture(scope="module", autouse=True)
+def local_ray() -> Iterator[None]:
+    ray.init(address="local", num_cpus=8, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+    yield
+    ray.shutdown()
+    os.environ.pop("RAY_AUTH_MODE", None)
+
+
+def test_sync_run_has_the_bits_of_the_in_process_one_and_logs_every_iteration() -> None:
+    records: list[Record] = []
+    outcome = cluster.run(job(Sync()), Placement(), weights(), None, records.append)
+    alone = inprocess.run(job(Sync(), workers=1, shards=1), weights(), None, [].append)
+    assert sha256(outcome.weights) == sha256(alone.weights)
+    assert outcome.versions == (30, 30)
+    assert outcome.figures.clocks == (30, 30, 30, 30)
+    iterations = sorted((r.step, r.slot) for r in records if isinstance(r, Iteration))
+    assert iterations == [(step, slot) for step in range(30) for slot in range(4)]
+    assert [(r.boundary, r.step, r.versions) for r in records if isinstance(r, Evaluation)] == [
+        (1, 10, (10, 10)),
+        (2, 20, (20, 20)),
+        (3, 30, (30, 30)),
+    ]
+
+
+def test_killed_worker_is_replaced_and_the_bits_stay() -> None:
+    records: list[Record] = []
+    killed: list[int] = []
+
+    def kill_once(record: Record) -> None:
+        records.append(record)
+        if not killed and isinstance(record, Iteration) and record.step >= 5:
+            process = next(p for p in psutil.process_iter() if "ray::WorkerHost" in p.name() + "".join(p.cmdline()))
+            killed.append(process.pid)
+            process.send_signal(signal.SIGKILL)
+
+    slow = (Straggler(slot=0, delay_s=0.05),)
+    outcome = cluster.run(job(Sync(), stragglers=slow), Placement(), weights(), None, kill_once)
+    alone = inprocess.run(job(Sync(), workers=1, shards=1), weights(), None, [].append)
+    assert killed
+    assert [r for r in records if isinstance(r, Notice)]
+    assert sha256(outcome.weights) == sha256(alone.weights)
+    assert outcome.versions == (30, 30)
+
+
+def test_killed_worker_ends_the_run_when_failures_are_not_allowed() -> None:
+    def kill(record: Record) -> None:
+        if isinstance(record, Iteration):
+            for process in psutil.process_iter():
+                if "ray::WorkerHost" in "".join(process.cmdline()):
+                    process.send_signal(signal.SIGKILL)
+                    break
+
+    slow = (Straggler(slot=0, delay_s=0.05),)
+    with pytest.raises(LostError, match=r"worker \d was lost .* max_failures is 0"):
+        cluster.run(job(Sync(), stragglers=slow), Placement(max_failures=0), weights(), None, kill)
+
+
+def test_async_run_keeps_the_bound_and_counts_every_iteration() -> None:
+    slow = (Straggler(slot=1, delay_s=0.03),)
+    outcome = cluster.run(job(Async(staleness=2), workers=4, stragglers=slow), Placement(), weights(), None, [].append)
+    assert outcome.figures.max_clock_gap <= 2
+    assert outcome.versions == (120, 120)
+    assert outcome.figures.accepted == 120
+
+
+def test_async_run_without_a_bound_leaves_the_straggler_behind() -> None:
+    slow = (Straggler(slot=1, delay_s=0.1),)
+    outcome = cluster.run(job(Async(), workers=4, stragglers=slow), Placement(), weights(), None, [].append)
+    assert outcome.figures.max_clock_gap > 2
+    assert sum(outcome.figures.clocks) == 120
+
+
+def test_backup_drops_the_slow_slot_and_all_shards_agree() -> None:
+    slow = (Straggler(slot=3, delay_s=0.1),)
+    outcome = cluster.run(job(Sync(backups=1), workers=4, stragglers=slow), Placement(), weights(), None, [].append)
+    assert outcome.figures.dropped == 30
+    assert outcome.versions == (30, 30)
+
+
+def test_error_in_user_code_keeps_its_type_and_message() -> None:
+    def broken(output: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+        raise ZeroDivisionError("the user's own loss")
+
+    bad = job(Sync())
+    from dataclasses import replace
+
+    bad = replace(bad, training=replace(bad.training, loss=broken))
+    with pytest.raises(ZeroDivisionError, match="the user's own loss"):
+        cluster.run(bad, Placement(), weights(), None, [].append)
+
+
+def test_too_little_is_refused_before_anything_starts() -> None:
+    with pytest.raises(ResourceError, match="needs 34 CPUs .* has 8 free"):
+        cluster.run(job(Sync()), Placement(cpus_per_worker=16), weights(), None, [].append)
+
+
+def test_nothing_is_left_reserved_after_a_run() -> None:
+    cluster.run(job(Sync(), steps=2), Placement(), weights(), None, [].append)
+    deadline = time.monotonic() + 20
+    while ray.available_resources().get("CPU") != 8.0:
+        assert time.monotonic() < deadline, ray.available_resources()
+        time.sleep(0.05)

@@ -1,0 +1,30 @@
+import pytest
+
+from psgd.cluster.resources import Need, check
+from psgd.config import Placement
+from psgd.errors import ResourceError
+
+
+def test_enough_is_silent() -> None:
+    check(Need(2, 2, Placement()), {"CPU": 4.0}, "the cluster")
+
+
+def test_too_few_cpus_says_need_have_and_remedy() -> None:
+    with pytest.raises(ResourceError) as caught:
+        check(Need(3, 2, Placement(cpus_per_worker=2)), {"CPU": 7.0}, "the cluster")
+    assert str(caught.value) == (
+        "the run needs 8 CPUs (3 workers × 2 + 2 shards × 1), the cluster has 7 free: "
+        "use fewer workers or shards, or lower cpus_per_worker"
+    )
+
+
+def test_too_few_gpus_says_need_have_and_remedy() -> None:
+    with pytest.raises(ResourceError) as caught:
+        check(Need(2, 1, Placement(gpus_per_worker=1)), {"CPU": 16.0}, "this machine")
+    assert str(caught.value) == (
+        "workers need 2 GPUs (2 × 1), this machine has 0 free: use fewer workers or leave use_gpu off"
+    )
+
+
+def test_fractions_of_a_cpu_add_up() -> None:
+    check(Need(4, 1, Placement(cpus_per_worker=0.25)), {"CPU": 2.0}, "the cluster")

@@ -1,0 +1,198 @@
+"""What has happened in a job, counted from the outside: the gate and the ledger are never asked."""
+
+from dataclasses import dataclass, field
+
+from psgd.core.ids import LEAD, Boundary, Shard, Slot, Step
+from psgd.core.messages import Commit, Granted, Pulled, Push, Receipt, Snapshot, Status
+from psgd.core.modes import Rules, Sync
+
+FAR = 10**9
+LR = (0.5,)
+
+
+@dataclass
+class Seen:
+    """What one shard has been seen to do."""
+
+    staged: dict[Slot, Push] = field(default_factory=dict)
+    version: int = 0
+    applied: list[tuple[Step, tuple[Slot, ...]]] = field(default_factory=list)
+    receipts: dict[tuple[Slot, Step], Receipt] = field(default_factory=dict)
+    snapshots: dict[Boundary, int] = field(default_factory=dict)
+
+    def finished(self, slot: Slot) -> int:
+        """Iterations of a slot that the shard has answered, without a gap from the first."""
+        count = 0
+        while (slot, Step(count)) in self.receipts:
+            count += 1
+        return count
+
+    @property
+    def closed(self) -> int:
+        """Steps that the shard has closed: each is answered to one slot at least."""
+        return max((step + 1 for _, step in self.receipts), default=0)
+
+    def knows(self, slot: Slot, step: Step) -> bool:
+        """Whether this push, or a later one of the slot, has been staged or answered."""
+        staged = {slot: push.step for slot, push in self.staged.items()}
+        answered = [s for other, s in self.receipts if other == slot]
+        return step <= max([*answered, staged.get(slot, -1)])
+
+
+class Judge:
+    """The rules of a job, as somebody who only watches would put them."""
+
+    def __init__(self, rules: Rules) -> None:
+        self.rules = rules
+        self.slots = [Slot(slot) for slot in range(rules.slots)]
+        self.shards = [Seen() for _ in range(rules.shards)]
+        self.grants: dict[tuple[Slot, Step], int] = {}
+        self.widest = 0
+        self.commits: dict[Step, Commit] = {}
+        self.boundaries: dict[Boundary, int] = {}
+        self.reached = 0
+        self.settled = 0
+        self.end = FAR if rules.steps is None else rules.steps
+        self.left: dict[Slot, int] = {}
+
+    # ------------------------------------------------------------------ the gate
+
+    def granted(self, slot: Slot, granted: Granted) -> None:
+        """The lead lets a slot start an iteration."""
+        if (slot, granted.step) in self.grants:
+            return
+        assert slot not in self.left
+        drawn = self.grants[slot, granted.step] = len(self.grants)
+        limit = min(self.end, self.boundary_step(self.settled + 2))
+        if isinstance(self.rules.mode, Sync):
+            assert granted.tick == granted.step < limit
+            return
+        assert granted.tick == drawn // self.rules.slots
+        assert drawn < limit * self.rules.slots
+        gap = granted.step - min(self.finished(other) for other in self.slots if other not in self.left)
+        self.widest = max(self.widest, gap)
+        assert self.rules.mode.staleness is None or gap <= self.rules.mode.staleness
+
+    def computes(self, slot: Slot, step: Step) -> None:
+        """A slot starts to compute."""
+        assert (slot, step) in self.grants or slot in self.left
+        if isinstance(self.rules.mode, Sync):
+            assert min(seen.closed for seen in self.shards) >= step, "the step is not open everywhere"
+
+    def finished(self, slot: Slot) -> int:
+        """Iterations of the slot that every shard has answered."""
+        return min(seen.finished(slot) for seen in self.shards)
+
+    def settles(self, *, stop: bool) -> Boundary:
+        """The oldest evaluation that is under way is settled."""
+        self.settled += 1
+        if stop:
+            self.end = min(self.end, self.boundary_step(self.settled + 1))
+        return Boundary(self.settled)
+
+    def leaves(self, slot: Slot, finished: int) -> None:
+        """A slot's own loop has ended."""
+        if self.left.setdefault(slot, finished) == finished:
+            self.grants = {key: n for key, n in self.grants.items() if key[0] != slot or key[1] < finished}
+
+    def reaches(self, shard: Shard, boundary: Boundary, step: Step) -> None:
+        """The lead says that the job has come to a boundary."""
+        assert (shard, boundary, step) == (LEAD, self.reached + 1, self.boundary_step(boundary))
+        if isinstance(self.rules.mode, Sync):
+            assert self.shards[LEAD].closed == step
+        else:
+            assert sum(map(self.finished, self.slots)) >= step * self.rules.slots
+        self.reached = boundary
+
+    def boundary_step(self, boundary: int) -> int:
+        """Where an evaluation boundary lies."""
+        return min(boundary * (self.rules.evaluate_every or FAR), self.rules.steps or FAR)
+
+    # ------------------------------------------------------------------ the shards
+
+    def stages(self, shard: Shard, push: Push) -> None:
+        """A shard keeps a gradient."""
+        assert push.slot not in self.shards[shard].staged, "forgot the one before"
+        self.shards[shard].staged[push.slot] = push
+
+    def applies(self, shard: Shard, step: Step, slots: tuple[Slot, ...], tick: int) -> None:
+        """A shard updates with these slots' gradients."""
+        seen = self.shards[shard]
+        assert list(slots) == sorted(set(slots)), "not in slot order"
+        for slot in slots:
+            push = seen.staged.pop(slot)
+            assert push.step == step
+            assert push.finite
+            assert not any(step == s and slot in taken for s, taken in seen.applied), "applied twice"
+            if isinstance(self.rules.mode, Sync):
+                assert push.pulled == seen.version, "computed from other weights"
+                assert tick == step
+            else:
+                assert tick == push.tick
+        seen.applied.append((step, slots))
+        seen.version += 1
+
+    def commits_to(self, commit: Commit) -> None:
+        """The lead tells a shard to close a step."""
+        assert self.commits.setdefault(commit.step, commit) == commit, "closed twice, and not the same way"
+
+    def answers(self, shard: Shard, slot: Slot, receipt: Receipt) -> None:
+        """A shard answers a push."""
+        receipts, key = self.shards[shard].receipts, (slot, receipt.step)
+        if key in receipts:
+            assert receipt == receipts[key], "a repeat got another answer"
+            return
+        receipts[key] = receipt
+        assert receipt.lr == (LR if receipt.status is Status.ACCEPTED else ())
+        if isinstance(receipt.following, Granted):
+            self.granted(slot, receipt.following)
+
+    def pulled(self, shard: Shard, reply: Pulled) -> None:
+        """A shard gives weights."""
+        seen = self.shards[shard]
+        assert reply.version == seen.version
+        if isinstance(self.rules.mode, Sync) and not self.left:
+            assert reply.step == seen.closed
+
+    def keeps(self, shard: Shard, boundary: Boundary) -> None:
+        """A shard keeps a snapshot."""
+        version = self.shards[shard].version
+        assert self.boundaries.setdefault(boundary, version) == version, "shards keep different versions"
+        self.shards[shard].snapshots[boundary] = version
+
+    def drops(self, shard: Shard, before: Boundary) -> None:
+        """A shard lets go of snapshots."""
+        seen = self.shards[shard]
+        seen.snapshots = {b: version for b, version in seen.snapshots.items() if b >= before}
+
+    def gives(self, shard: Shard, snapshot: Snapshot) -> None:
+        """A shard gives a snapshot."""
+        seen = self.shards[shard]
+        as_it_is = snapshot.boundary == 0 or not isinstance(self.rules.mode, Sync)
+        assert snapshot.version == (seen.version if as_it_is else seen.snapshots[snapshot.boundary])
+
+    # ------------------------------------------------------------------ at the end
+
+    def verify_sync(self) -> None:
+        """All shards have come the same way."""
+        first = self.shards[LEAD]
+        for seen in self.shards:
+            assert not seen.staged
+            assert seen.applied == first.applied
+            assert seen.version == first.version == len(first.applied)
+            for key in seen.receipts.keys() & first.receipts.keys():
+                assert seen.receipts[key].status == first.receipts[key].status
+                assert seen.receipts[key].version == first.receipts[key].version or (
+                    seen.receipts[key].status is Status.LATE
+                )
+
+    def verify_async(self, deaths: int) -> None:
+        """Every granted iteration ends on all shards, and is applied by one, by all or by none."""
+        for seen in self.shards:
+            assert not seen.staged
+            assert seen.receipts.keys() == self.grants.keys()
+            assert seen.version == len(seen.applied)
+        for key in self.grants:
+            verdicts = {seen.receipts[key].status for seen in self.shards}
+            assert len(verdicts - {Status.ADVANCED}) == 1
+            assert deaths or Status.ADVANCED not in verdicts

@@ -1,0 +1,324 @@
+from collections.abc import Sequence
+from functools import partial
+
+import pytest
+import torch
+from torch import Tensor
+
+from psgd.core.ids import LEAD, Boundary, Generation, Incarnation, Shard, Slot, Step, Version
+from psgd.core.layout import Layout, Role, TensorSpec, partition
+from psgd.core.messages import (
+    Announce,
+    Ask,
+    Commit,
+    Confirm,
+    Done,
+    Figures,
+    Granted,
+    Held,
+    Inspect,
+    Join,
+    Joined,
+    Load,
+    Loaded,
+    PeerMessage,
+    Pull,
+    Pulled,
+    Push,
+    Read,
+    Receipt,
+    Refused,
+    Reply,
+    Request,
+    Snapshot,
+    Status,
+)
+from psgd.core.modes import Async, Mode, Rules, Sync
+from psgd.shard.shard import ParameterShard
+from psgd.shard.state import ShardState
+
+LAYOUT = Layout(
+    [TensorSpec("weight", (64,), "float32", Role.PARAMETER), TensorSpec("fixed", (64,), "float32", Role.FROZEN)]
+)
+ONE, TWO = Incarnation(1), Incarnation(2)
+SLOT, OTHER = Slot(0), Slot(1)
+
+
+class Peers:
+    """Notes what is told to whom."""
+
+    def __init__(self) -> None:
+        self.told: list[tuple[int, PeerMessage]] = []
+
+    def tell(self, shard: int, message: PeerMessage) -> None:
+        self.told.append((shard, message))
+
+    def close(self) -> None:
+        """Nothing to close."""
+
+
+class Party:
+    """A shard, and everybody who asks it something."""
+
+    def __init__(
+        self,
+        mode: Mode,
+        *,
+        slots: int = 1,
+        shards: int = 1,
+        shard: Shard = LEAD,
+        steps: int | None = 10,
+        evaluate_every: int | None = None,
+        loaded: bool = True,
+    ) -> None:
+        self.peers = Peers()
+        self.boundaries: list[tuple[int, int]] = []
+        self.now = 0.0
+        part = partition(LAYOUT, 1)[0]  # all of it, so that payloads look alike whichever shard it is
+        state = ShardState(LAYOUT, part, partial(torch.optim.SGD, lr=1.0), None, whole=False)
+        self.shard = ParameterShard(
+            Rules(mode, slots, shards, steps, evaluate_every),
+            shard,
+            state,
+            self.peers,
+            lambda boundary, step: self.boundaries.append((boundary, step)),
+            lambda: self.now,
+        )
+        if loaded:
+            assert self.ask(Load(), full(0.0, 128)) == (Loaded(), None)
+
+    def send(self, request: Request, payload: Tensor | None = None) -> list[tuple[Reply, Tensor | None]]:
+        """Replies to the request, as they come, each with a copy of its floats."""
+        replies: list[tuple[Reply, Tensor | None]] = []
+
+        def deliver(reply: Reply, content: memoryview | None) -> None:
+            floats = None if content is None else torch.frombuffer(bytearray(content), dtype=torch.float32)
+            replies.append((reply, floats))
+
+        sent = None if payload is None else memoryview(bytearray(payload.numpy().tobytes()))
+        self.shard.submit(request, deliver, sent)
+        return replies
+
+    def ask(self, request: Request, payload: Tensor | None = None) -> tuple[Reply, Tensor | None]:
+        """The reply to a request that is answered at once."""
+        (reply,) = self.send(request, payload)
+        return reply
+
+    def push(self, step: int, value: float, slot: Slot = SLOT, finite: bool = True) -> Sequence[tuple[Reply, object]]:
+        push = Push(slot, ONE, Step(step), step, Version(0), finite)
+        return self.send(push, full(value, 64))
+
+    def pull(self, step: int, have: int | None = None, whole: bool = False) -> tuple[Reply, Tensor | None]:
+        return self.ask(Pull(SLOT, ONE, Step(step), None if have is None else Version(have), whole))
+
+
+def full(value: float, elements: int) -> Tensor:
+    return torch.full((elements,), value)
+
+
+@pytest.mark.parametrize("mode", [Sync(), Async()])
+@pytest.mark.parametrize("elements", [0, 63, 65, 128])
+def test_a_push_of_another_size_is_refused_and_changes_nothing(mode: Mode, elements: int) -> None:
+    party = Party(mode)
+    push = Push(SLOT, ONE, Step(0), 0, Version(0), finite=True)
+    reply, _ = party.ask(push, full(1.0, elements))
+    assert reply == Refused(f"the payload of Push has {4 * elements} bytes, expected 256")
+    assert isinstance(party.push(0, 1.0)[0][0], Receipt)  # neither fenced nor taken for a repeat
+    weights = party.pull(1)[1]
+    assert weights is not None
+    assert weights.tolist() == [-1.0] * 64
+
+
+def test_a_push_without_payload_is_refused() -> None:
+    push = Push(SLOT, ONE, Step(0), 0, Version(0), finite=True)
+    assert Party(Sync()).ask(push)[0] == Refused("the payload of Push has 0 bytes, expected 256")
+
+
+@pytest.mark.parametrize("request_", [Join(SLOT, ONE), Pull(SLOT, ONE, Step(0)), Inspect(), Read(Boundary(0))])
+def test_bytes_that_belong_to_nothing_are_refused(request_: Request) -> None:
+    reply, _ = Party(Sync()).ask(request_, full(1.0, 1))
+    assert reply == Refused(f"the payload of {type(request_).__name__} has 4 bytes, expected 0")
+
+
+def test_a_load_of_another_size_is_refused() -> None:
+    party = Party(Sync(), loaded=False)
+    assert party.ask(Load(), full(0.0, 64))[0] == Refused("the payload of Load has 256 bytes, expected 512")
+    assert party.ask(Load(), full(0.0, 128))[0] == Loaded()
+
+
+def test_first_weights_are_taken_once_and_a_repeat_hears_the_same() -> None:
+    party = Party(Sync())
+    assert party.ask(Load(), full(0.0, 128))[0] == Loaded()
+    assert party.ask(Load(), full(1.0, 128))[0] == Refused("the shard has its first weights already")
+    party.push(0, 1.0)
+    assert party.ask(Load(), full(0.0, 128))[0] == Refused("the shard has its first weights already")
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        Join(SLOT, ONE),
+        Ask(SLOT, ONE, Step(0)),
+        Pull(SLOT, ONE, Step(0)),
+        Read(Boundary(0)),
+    ],
+)
+def test_nothing_is_served_before_the_first_weights(request_: Request) -> None:
+    party = Party(Sync(), loaded=False)
+    assert party.ask(request_)[0] == Refused("the shard has no weights yet: the driver loads them first")
+    assert party.push(0, 1.0)[0][0] == Refused("the shard has no weights yet: the driver loads them first")
+
+
+def test_membership_and_figures_are_served_before_the_first_weights() -> None:
+    party = Party(Sync(), loaded=False)
+    assert party.ask(Announce(Generation(1), (TWO,)))[0] == Done()
+    assert party.ask(Inspect())[0] == Figures(Version(0), 0, 0, 0, 0, (0,))
+    party.ask(Load(), full(0.0, 128))
+    refused, _ = party.ask(Join(SLOT, ONE))
+    assert refused == Refused("incarnation 1 of slot 0 was replaced by incarnation 2")
+
+
+def test_a_slot_goes_through_join_ask_pull_push_on_arrival() -> None:
+    party = Party(Async())
+    assert party.ask(Join(SLOT, ONE))[0] == Joined(0)
+    assert party.ask(Ask(SLOT, ONE, Step(0)))[0] == Granted(Step(0), 0)
+    reply, weights = party.pull(0)
+    assert reply == Pulled(Version(0), Step(0), unchanged=False)
+    assert weights is not None
+    assert weights.tolist() == [0.0] * 64
+    ((receipt, _),) = party.push(0, 0.5)
+    assert receipt == Receipt(
+        Step(0), Status.ACCEPTED, "iteration 0 applied on arrival", Version(1), 0, (1.0,), None
+    )
+    reply, weights = party.pull(1, have=0)
+    assert reply == Pulled(Version(1), Step(1), unchanged=False)
+    assert weights is not None
+    assert weights.tolist() == [-0.5] * 64
+
+
+def test_a_pull_of_the_version_that_is_there_moves_no_bytes() -> None:
+    party = Party(Async())
+    party.push(0, 0.5)
+    assert party.pull(1, have=1) == (Pulled(Version(1), Step(1), unchanged=True), None)
+
+
+def test_a_whole_pull_brings_the_frozen_part() -> None:
+    party = Party(Async(), loaded=False)
+    party.ask(Load(), torch.cat([full(1.0, 64), full(2.0, 64)]))
+    _, weights = party.pull(0, whole=True)
+    assert weights is not None
+    assert weights.tolist() == [1.0] * 64 + [2.0] * 64
+
+
+def test_a_pull_waits_for_its_step_and_is_answered_with_the_weights_behind_it() -> None:
+    party = Party(Sync(), slots=2)
+    waiting = party.send(Pull(SLOT, ONE, Step(1)))
+    assert waiting == []
+    party.push(0, 1.0)
+    party.push(0, 3.0, slot=OTHER)
+    ((reply, weights),) = waiting
+    assert reply == Pulled(Version(1), Step(1), unchanged=False)
+    assert weights is not None
+    assert weights.tolist() == [-2.0] * 64
+
+
+def test_a_repeated_push_is_applied_once_and_both_hear_the_same() -> None:
+    party = Party(Sync(), slots=2)
+    first, repeat = party.push(0, 1.0), party.push(0, 1.0)
+    assert (first, repeat) == ([], [])
+    party.push(0, 3.0, slot=OTHER)
+    again = party.push(0, 1.0)
+    assert first == repeat == again
+    assert party.ask(Inspect())[0] == Figures(Version(1), 1, 2, 0, 0, (1, 1))
+
+
+def test_a_late_gradient_is_dropped() -> None:
+    party = Party(Sync(backups=1), slots=2)
+    party.push(0, 1.0)
+    ((receipt, _),) = party.push(0, 100.0, slot=OTHER)
+    assert isinstance(receipt, Receipt)
+    assert receipt.status is Status.LATE
+    weights = party.pull(1)[1]
+    assert weights is not None
+    assert weights.tolist() == [-1.0] * 64
+
+
+def test_a_shard_that_is_not_the_lead_applies_on_the_commit_only() -> None:
+    party = Party(Sync(backups=1), slots=2, shards=2, shard=Shard(1))
+    accepted, late = party.push(0, 1.0), party.push(0, 5.0, slot=OTHER)
+    assert (accepted, late) == ([], [])
+    assert party.peers.told == [
+        (LEAD, Held(Shard(1), SLOT, Step(0), finite=True)),
+        (LEAD, Held(Shard(1), OTHER, Step(0), finite=True)),
+    ]
+    assert party.ask(Commit(Step(0), (SLOT,), update=True)) == (Done(), None)
+    assert party.peers.told[2:] == [(LEAD, Confirm(Shard(1), Step(0)))]
+    assert [reply.status for reply, _ in [*accepted, *late] if isinstance(reply, Receipt)] == [
+        Status.ACCEPTED,
+        Status.LATE,
+    ]
+    weights = party.pull(1)[1]
+    assert weights is not None
+    assert weights.tolist() == [-1.0] * 64
+    party.push(1, 1.0, slot=OTHER)  # what was late is not in the way of the next one
+    party.ask(Commit(Step(1), (OTHER,), update=True))
+    weights = party.pull(2)[1]
+    assert weights is not None
+    assert weights.tolist() == [-2.0] * 64
+
+
+def test_what_was_not_confirmed_is_told_again_when_time_has_passed() -> None:
+    party = Party(Sync(), slots=2, shards=2, shard=Shard(1))
+    party.push(0, 1.0)
+    party.shard.tick()
+    assert len(party.peers.told) == 1
+    party.now = 1.0
+    party.shard.tick()
+    assert party.peers.told == [(LEAD, Held(Shard(1), SLOT, Step(0), finite=True))] * 2
+
+
+def test_a_snapshot_stays_as_it_was_while_training_goes_on() -> None:
+    party = Party(Sync(), evaluate_every=2)
+    for step in range(3):
+        party.push(step, 1.0)
+    reply, weights = party.ask(Read(Boundary(1)))
+    assert reply == Snapshot(Boundary(1), Version(2))
+    assert weights is not None
+    assert weights.tolist() == [-2.0] * 64 + [0.0] * 64
+    reply, weights = party.ask(Read(Boundary(0)))
+    assert reply == Snapshot(Boundary(0), Version(3))  # the state as it is
+    assert weights is not None
+    assert weights.tolist() == [-3.0] * 64 + [0.0] * 64
+    assert party.boundaries == [(1, 2)]
+
+
+def test_a_snapshot_is_waited_for_and_an_old_one_is_gone() -> None:
+    party = Party(Sync(), evaluate_every=1)
+    waiting = party.send(Read(Boundary(2)))
+    party.push(0, 1.0)
+    assert waiting == []
+    party.push(1, 1.0)
+    ((reply, weights),) = waiting
+    assert reply == Snapshot(Boundary(2), Version(2))
+    assert weights is not None
+    assert weights[:64].tolist() == [-2.0] * 64
+    assert party.ask(Read(Boundary(1)))[0] == Refused("the snapshot of boundary 1 is gone")
+
+
+def test_on_arrival_a_snapshot_is_the_state_as_it_is() -> None:
+    party = Party(Async(), evaluate_every=1)
+    party.push(0, 1.0)
+    party.push(1, 1.0)
+    reply, weights = party.ask(Read(Boundary(1)))
+    assert reply == Snapshot(Boundary(1), Version(2))
+    assert weights is not None
+    assert weights[:64].tolist() == [-2.0] * 64
+
+
+@pytest.mark.parametrize("mode", [Sync(), Async()])
+def test_a_gradient_that_is_not_finite_updates_nothing(mode: Mode) -> None:
+    party = Party(mode)
+    ((receipt, _),) = party.push(0, float("nan"), finite=False)
+    assert isinstance(receipt, Receipt)
+    assert (receipt.status, receipt.version, receipt.lr) == (Status.NONFINITE, 0, ())
+    assert party.pull(1, have=0) == (Pulled(Version(0), Step(1), unchanged=True), None)

@@ -1,0 +1,209 @@
+from collections.abc import Sequence
+from functools import partial
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+from torch.optim.lr_scheduler import StepLR
+
+from psgd.config import NamedTensors, OptimizerFactory, ScheduleFactory
+from psgd.core.layout import Layout, Role, TensorSpec, partition
+from psgd.shard.state import Gradient, ShardState
+from psgd.transport.flat import allocate, pack, views
+
+PLAIN = partial(torch.optim.SGD, lr=1.0)
+
+LAYOUT = Layout(
+    [
+        TensorSpec("weight", (10, 20), "float32", Role.PARAMETER),
+        TensorSpec("mean", (70,), "float32", Role.BUFFER),
+        TensorSpec("count", (), "int64", Role.COUNTER),
+        TensorSpec("fixed", (3,), "float32", Role.FROZEN),
+        TensorSpec("bias", (5,), "float32", Role.PARAMETER),
+        TensorSpec("flags", (2,), "bool", Role.COUNTER),
+    ]
+)
+WEIGHT, BIAS = 0, 4
+
+
+def make_state(
+    first: dict[str, Tensor], optimizer: OptimizerFactory = PLAIN, schedule: ScheduleFactory | None = None
+) -> ShardState:
+    (part,) = partition(LAYOUT, 1)
+    state = ShardState(LAYOUT, part, optimizer, schedule, whole=False)
+    state.load(pack(first, LAYOUT))
+    return state
+
+
+def zeros() -> dict[str, Tensor]:
+    return {name: tensor.clone() for name, tensor in views(allocate(LAYOUT.bytes), LAYOUT).items()}
+
+
+def tensors(state: ShardState) -> dict[str, Tensor]:
+    return views(state.memory, LAYOUT)
+
+
+def drawn(seed: int) -> dict[str, Tensor]:
+    """What a slot pushes, by name."""
+    generator = torch.Generator().manual_seed(seed)
+    pushed = zeros()
+    for tensor in pushed.values():
+        if tensor.is_floating_point():
+            tensor.copy_(torch.randn(tensor.shape, generator=generator))
+    return pushed
+
+
+def gradient(pushed: dict[str, Tensor], absent: Sequence[int] = ()) -> Gradient:
+    return Gradient(pack(pushed, LAYOUT)[: LAYOUT.pushed_bytes].clone(), frozenset(absent))
+
+
+@pytest.mark.parametrize("name", ["weight", "bias", "mean"])
+def test_the_mean_is_added_in_slot_order_and_then_divided(name: str) -> None:
+    state = make_state(zeros())
+    pushes = [drawn(seed) for seed in range(3)]
+    state.apply([gradient(pushed) for pushed in pushes], tick=0)
+    g0, g1, g2 = (pushed[name].numpy() for pushed in pushes)
+    expected = ((g0 + g1) + g2) / np.float32(3)
+    got = tensors(state)[name].numpy()
+    np.testing.assert_array_equal(got if name == "mean" else -got, expected)  # SGD with lr 1, from zero
+
+
+def test_another_order_of_the_same_sum_has_other_bits() -> None:
+    g0, g1, g2 = (drawn(seed)["weight"].numpy() for seed in range(3))
+    mean = ((g0 + g1) + g2) / np.float32(3)
+    assert (mean != (g0 + (g1 + g2)) / np.float32(3)).any()  # else the test above shows nothing
+    assert (mean != ((g0 + g1) + g2) * (np.float32(1) / np.float32(3))).any()
+
+
+def test_one_gradient_is_its_own_mean() -> None:
+    state = make_state(zeros())
+    pushed = drawn(0)
+    state.apply([gradient(pushed)], tick=0)
+    assert torch.equal(tensors(state)["weight"], -pushed["weight"])
+    assert torch.equal(tensors(state)["mean"], pushed["mean"])
+
+
+def test_pushed_gradients_stay_as_they_are() -> None:
+    state = make_state(zeros())
+    pushes = [gradient(drawn(seed)) for seed in range(2)]
+    before = [push.memory.clone() for push in pushes]
+    state.apply(pushes, tick=0)
+    assert all(torch.equal(push.memory, copy) for push, copy in zip(pushes, before, strict=True))
+
+
+def test_a_parameter_without_gradient_in_any_slot_is_skipped() -> None:
+    decaying = partial(torch.optim.SGD, lr=1.0, weight_decay=0.5)
+    first = zeros()
+    first["weight"].fill_(1)
+    first["bias"].fill_(1)
+    state = make_state(first, decaying)
+    state.apply([gradient(zeros(), [BIAS]), gradient(zeros(), [BIAS])], tick=0)
+    assert tensors(state)["bias"].tolist() == [1.0] * 5  # not even decayed
+    assert torch.equal(tensors(state)["weight"], torch.full((10, 20), 0.5))
+
+
+def test_where_only_some_slots_have_a_gradient_the_others_count_as_zero() -> None:
+    state = make_state(zeros())
+    with_bias, without = zeros(), zeros()
+    with_bias["bias"].fill_(3)
+    state.apply([gradient(without, [BIAS]), gradient(with_bias), gradient(without, [BIAS])], tick=0)
+    assert tensors(state)["bias"].tolist() == [-1.0] * 5
+
+
+def test_counters_come_from_the_first_slot_and_frozen_tensors_stay() -> None:
+    first = zeros()
+    first["fixed"].copy_(torch.tensor([1.0, 2.0, 3.0]))
+    state = make_state(first)
+    low, high = zeros(), zeros()
+    low["count"].fill_(7)
+    low["flags"].copy_(torch.tensor([True, False]))
+    high["count"].fill_(9)
+    state.apply([gradient(low), gradient(high)], tick=0)
+    assert tensors(state)["count"].item() == 7
+    assert tensors(state)["flags"].tolist() == [True, False]
+    assert tensors(state)["fixed"].tolist() == [1.0, 2.0, 3.0]
+
+
+def test_the_schedule_catches_up_with_the_tick_and_never_goes_back() -> None:
+    state = make_state(zeros(), schedule=partial(StepLR, step_size=1, gamma=0.5))
+    rates = [state.apply([gradient(zeros())], tick) for tick in (2, 2, 5, 3, 6)]  # no warning that it ticked first
+    assert rates == [(0.25,), (0.25,), (0.03125,), (0.03125,), (0.015625,)]
+
+
+def test_the_learning_rate_of_every_group_is_told() -> None:
+    def grouped(named: NamedTensors) -> torch.optim.Optimizer:
+        groups = [{"params": [tensor], "lr": 0.5 if name == "bias" else 0.25} for name, tensor in named]
+        return torch.optim.SGD(groups, lr=1.0)
+
+    state = make_state(zeros(), grouped)
+    assert sorted(state.apply([gradient(zeros())], tick=0)) == [0.25, 0.5]
+
+
+class Watched:
+    """An optimizer factory that shows what it was given and what became of it."""
+
+    def __init__(self) -> None:
+        self.names: list[str] = []
+        self.parameters: list[Tensor] = []
+        self.first: list[Tensor] = []
+        self.made: torch.optim.Optimizer | None = None
+
+    def __call__(self, named: NamedTensors) -> torch.optim.Optimizer:
+        for name, parameter in named:
+            self.names.append(name)
+            self.parameters.append(parameter)
+            self.first.append(parameter.detach().clone())
+        self.made = torch.optim.Adam(self.parameters)
+        return self.made
+
+
+def test_the_optimizer_is_made_over_the_first_weights_in_its_fastest_form() -> None:
+    watched = Watched()
+    first = drawn(5)
+    make_state(first, watched)
+    assert watched.names == ["weight", "bias"]  # nothing frozen, no buffer
+    assert torch.equal(watched.first[0], first["weight"].flatten())
+    assert watched.made is not None
+    assert watched.made.param_groups[0]["fused"] is True
+
+
+def test_no_gradient_is_kept_after_the_update() -> None:
+    watched = Watched()
+    make_state(zeros(), watched).apply([gradient(drawn(0))], tick=0)
+    assert [parameter.grad for parameter in watched.parameters] == [None, None]
+
+
+@pytest.mark.parametrize("whole", [False, True])
+def test_parts_together_do_what_one_does(whole: bool) -> None:
+    first, pushes = drawn(9), [drawn(seed) for seed in range(3)]
+    one = make_state(first)
+    one.apply([gradient(pushed) for pushed in pushes], tick=0)
+    everything = pack(first, LAYOUT)
+    for part in partition(LAYOUT, 3, whole):
+        state = ShardState(LAYOUT, part, PLAIN, None, whole)
+        spans = (part.pushed, part.frozen)
+        state.load(torch.cat([everything[span.start : span.stop] for span in spans]))
+        pushed = slice(part.pushed.start, part.pushed.stop)
+        state.apply([Gradient(gradient(p).memory[pushed], frozenset()) for p in pushes], tick=0)
+        expected = torch.cat([one.memory[span.start : span.stop] for span in spans])
+        assert torch.equal(state.memory, expected)
+
+
+def test_whole_tensors_keep_their_shape_and_slices_are_flat() -> None:
+    for whole, shape in ((True, (10, 20)), (False, (200,))):
+        watched = Watched()
+        (part,) = partition(LAYOUT, 1, whole)
+        ShardState(LAYOUT, part, watched, None, whole).load(allocate(part.bytes))
+        assert watched.parameters[0].shape == shape
+
+
+def test_a_part_without_trainable_slices_has_no_learning_rate() -> None:
+    layout = Layout([TensorSpec("w", (2,), "float32", Role.PARAMETER), TensorSpec("n", (4,), "int64", Role.COUNTER)])
+    part = partition(layout, 2, whole=True)[1]
+    state = ShardState(layout, part, PLAIN, partial(StepLR, step_size=1), whole=True)
+    state.load(allocate(part.bytes))
+    pushed = torch.arange(4, dtype=torch.int64).view(torch.uint8)
+    memory = torch.cat([pushed, allocate(part.pushed.bytes - pushed.numel())])
+    assert state.apply([Gradient(memory, frozenset())], tick=1) == ()
+    assert state.memory[:32].view(torch.int64).tolist() == [0, 1, 2, 3]

@@ -1,0 +1,305 @@
+"""What every plane promises, over each of them."""
+
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from functools import partial
+
+import numpy as np
+import pytest
+
+from psgd.core.ids import Boundary, Shard, Slot, Step, Version
+from psgd.core.messages import (
+    Advance,
+    Ask,
+    Commit,
+    Confirm,
+    Ended,
+    Held,
+    Inspect,
+    Join,
+    Leave,
+    Load,
+    Pulled,
+    Read,
+    Receipt,
+    Refused,
+    Request,
+    Settle,
+)
+from psgd.transport.base import Connection, Endpoint, PeerLink
+from psgd.transport.memory import MemoryConnection, MemoryPeerLink
+from psgd.transport.rpc import JobKey, Retry, RpcConnection, RpcPeerLink, RpcServer
+from tests.transport.scripted import (
+    ANNOUNCE,
+    FIRST,
+    Arrival,
+    Delivered,
+    ScriptedEndpoint,
+    answers,
+    ask,
+    pull,
+    push,
+    receipt,
+)
+
+SLOTS = 4
+KEY = JobKey("job-1", "a secret")
+MIB = 2**20
+
+
+@dataclass
+class Plane:
+    """Connects endpoints, and closes what it has made."""
+
+    name: str
+    closers: list[Callable[[], None]] = field(default_factory=list)
+    servers: dict[int, RpcServer] = field(default_factory=dict)
+
+    def connect(self, endpoint: Endpoint) -> Connection:
+        connection: Connection
+        if self.name == "memory":
+            connection = MemoryConnection(endpoint)
+        else:
+            retry = Retry(patience_s=5.0)
+            connection = RpcConnection(self._serve(endpoint).address, shard=0, key=KEY, retry=retry)
+        self.closers.append(connection.close)
+        return connection
+
+    def link(self, endpoints: dict[int, Endpoint]) -> PeerLink:
+        link: PeerLink
+        if self.name == "memory":
+            link = MemoryPeerLink(endpoints)
+        else:
+            addresses = {shard: self._serve(endpoint).address for shard, endpoint in endpoints.items()}
+            link = RpcPeerLink(addresses, key=KEY)
+        self.closers.append(link.close)
+        return link
+
+    def close(self) -> None:
+        for close in reversed(self.closers):
+            close()
+
+    def _serve(self, endpoint: Endpoint) -> RpcServer:
+        server = RpcServer(endpoint, key=KEY, host="127.0.0.1", slots=SLOTS, park_s=0.2)
+        self.closers.append(server.close)
+        return server
+
+
+@pytest.fixture(params=["memory", "rpc"])
+def plane(request: pytest.FixtureRequest) -> Iterator[Plane]:
+    made = Plane(request.param)
+    yield made
+    made.close()
+
+
+def content(size: int) -> bytes:
+    return np.random.default_rng(size).integers(0, 256, size, np.uint8).tobytes()
+
+
+BARE_REQUESTS: list[Request] = [
+    Join(Slot(1), FIRST),
+    Ask(Slot(3), FIRST, Step(9)),
+    Advance(Slot(0), FIRST, Step(2)),
+    Leave(Slot(2), FIRST, 11),
+    ANNOUNCE,
+    Settle(Boundary(3), stop=True),
+    Inspect(),
+    push(1, 5),
+    pull(2, 6),
+    Load(),
+    Read(Boundary(0)),
+]
+
+
+@pytest.mark.parametrize("request_", BARE_REQUESTS, ids=lambda request: type(request).__name__)
+def test_every_request_reaches_the_shard_as_it_is_and_so_does_its_reply(
+    plane: Plane, request_: Request
+) -> None:
+    endpoint = ScriptedEndpoint()
+    assert ask(plane.connect(endpoint), request_) == (answers(request_), None)
+    assert [arrival.request for arrival in endpoint.arrivals] == [request_]
+
+
+@pytest.mark.parametrize("size", [0, 1, 255, MIB - 1, MIB, 3 * MIB + 7])
+def test_payloads_arrive_to_the_byte_in_both_directions(plane: Plane, size: int) -> None:
+    weights, gradient = content(size), content(size)[::-1]
+    endpoint = ScriptedEndpoint(weights, frozen=b"frozen")
+    connection = plane.connect(endpoint)
+    assert ask(connection, push(), gradient)[0] == receipt()
+    assert ask(connection, Load(), gradient + b"FROZEN")[0] == answers(Load())
+    assert [arrival.payload or b"" for arrival in endpoint.arrivals] == [gradient, gradient + b"FROZEN"]
+    assert ask(connection, pull()) == (answers(pull()), weights or None)
+    assert ask(connection, pull(whole=True))[1] == weights + b"frozen"
+    assert ask(connection, Read(Boundary(1)))[1] == weights + b"frozen"
+
+
+def test_reply_bytes_land_where_the_caller_wants_them(plane: Plane) -> None:
+    weights = np.arange(300_000, dtype=np.float32)
+    connection = plane.connect(ScriptedEndpoint(weights.tobytes(), frozen=b"frozen"))
+    into = np.zeros_like(weights)
+    delivered = Delivered()
+    connection.submit(pull(), delivered, into=into.data)
+    assert delivered.wait() == (answers(pull()), None)
+    np.testing.assert_array_equal(into, weights)
+
+
+def test_pull_of_what_the_worker_has_leaves_its_memory_alone(plane: Plane) -> None:
+    unchanged = Pulled(Version(3), Step(0), unchanged=True)
+    endpoint = ScriptedEndpoint(b"weights", answer=lambda request: None)
+    into = bytearray(b"weights")
+    delivered = Delivered()
+    plane.connect(endpoint).submit(pull(), delivered, into=memoryview(into))
+    endpoint.next_arrival().deliver(unchanged, memoryview(b""))
+    assert delivered.wait() == (unchanged, None)
+    assert into == b"weights"
+
+
+def test_reply_that_does_not_fit_is_refused_with_both_numbers(plane: Plane) -> None:
+    into = bytearray(5)
+    reply, _ = ask(plane.connect(ScriptedEndpoint(b"weights")), pull(), into=into)
+    assert isinstance(reply, Refused)
+    assert "Pulled has 7 bytes, expected 5" in reply.reason
+    assert into == bytes(5)
+
+
+@pytest.mark.parametrize(("request_", "expected"), [(push(), 4), (Load(), 10), (Ask(Slot(0), FIRST, Step(0)), 0)])
+@pytest.mark.parametrize("size", [3, 5])
+def test_payload_of_another_size_is_refused_with_both_numbers(
+    plane: Plane, request_: Request, expected: int, size: int
+) -> None:
+    endpoint = ScriptedEndpoint(b"four", frozen=b"frozen")
+    reply, _ = ask(plane.connect(endpoint), request_, bytes(size))
+    assert isinstance(reply, Refused)
+    assert f"{type(request_).__name__} has {size} bytes, expected {expected}" in reply.reason
+    assert endpoint.arrivals == []
+
+
+def test_caller_may_use_its_memory_again_once_the_reply_is_there(plane: Plane) -> None:
+    kept: list[memoryview] = []
+
+    class Keeping(ScriptedEndpoint):
+        def submit(self, request, deliver, payload=None):  # type: ignore[no-untyped-def]
+            kept.append(payload)
+            super().submit(request, deliver, payload)
+
+    gradient = bytearray(b"first")
+    connection = plane.connect(Keeping(b"abcde"))
+    ask(connection, push(step=0), gradient)
+    gradient[:] = b"other"
+    ask(connection, push(step=1), gradient)
+    assert [bytes(view) for view in kept] == [b"first", b"other"]
+
+
+def test_decision_may_come_later_from_any_thread(plane: Plane) -> None:
+    endpoint = ScriptedEndpoint(b"abcd", answer=lambda request: None)
+    delivered = Delivered()
+    plane.connect(endpoint).submit(push(), delivered, memoryview(b"ABCD"))
+    arrival = endpoint.next_arrival()
+    assert not delivered.here
+    threading.Thread(target=arrival.deliver, args=(receipt(), None)).start()
+    assert delivered.wait() == (receipt(), None)
+
+
+def test_repeat_gets_what_the_shard_answers_to_repeats(plane: Plane) -> None:
+    ledger: dict[Request, Receipt] = {}
+
+    def answer(request: Request) -> Receipt:
+        return ledger.setdefault(request, receipt(version=len(ledger) + 1))
+
+    connection = plane.connect(ScriptedEndpoint(b"abcd", answer=answer))
+    first = ask(connection, push(), b"ABCD")
+    assert ask(connection, push(), b"ABCD") == first == (receipt(version=1), None)
+    assert len(ledger) == 1
+
+
+def test_slots_that_wait_for_each_other_share_a_connection(plane: Plane) -> None:
+    waiting: list[Arrival] = []
+
+    def answer(request: Request) -> None:
+        waiting.append(endpoint.arrivals[-1])
+        if len(waiting) == SLOTS:
+            for arrival in waiting:
+                arrival.deliver(answers(arrival.request), None)
+
+    endpoint = ScriptedEndpoint(b"abcd", answer=answer)
+    connection = plane.connect(endpoint)
+    delivered = [Delivered() for _ in range(SLOTS)]
+    for slot, deliver in enumerate(delivered):
+        connection.submit(push(slot, step=slot), deliver, memoryview(f"ABC{slot}".encode()))
+        if slot < SLOTS - 1:
+            endpoint.next_arrival()
+    assert [deliver.wait()[0] for deliver in delivered] == [receipt(slot) for slot in range(SLOTS)]
+    assert [arrival.payload for arrival in waiting] == [b"ABC0", b"ABC1", b"ABC2", b"ABC3"]
+
+
+def test_whoever_takes_a_reply_may_submit_the_next_request(plane: Plane) -> None:
+    connection = plane.connect(ScriptedEndpoint(b"abcd"))
+    ended = Delivered()
+
+    def following(step: int, *_: object) -> None:
+        deliver = partial(following, step + 1) if step < 3000 else ended
+        connection.submit(Ask(Slot(0), FIRST, Step(step)), deliver)
+
+    count = 3000
+    if plane.name == "rpc":  # has a stack for each; a few show that it does not block
+        count = 20
+    following(3000 - count)
+    assert ended.wait()[0] == answers(Ask(Slot(0), FIRST, Step(3000)))
+
+
+@pytest.mark.parametrize("reply", [Refused("slot 0 is incarnation 3 by now"), Ended()])
+def test_refusal_and_end_pass_through(plane: Plane, reply: Refused | Ended) -> None:
+    connection = plane.connect(ScriptedEndpoint(b"abcd", answer=lambda request: reply))
+    assert ask(connection, push(), b"ABCD") == (reply, None)
+    assert ask(connection, pull(), into=bytearray(4)) == (reply, None)
+    assert ask(connection, Ask(Slot(0), FIRST, Step(0))) == (reply, None)
+
+
+def test_closing_refuses_what_is_under_way(plane: Plane) -> None:
+    endpoint = ScriptedEndpoint(b"abcd", answer=lambda request: None)
+    connection = plane.connect(endpoint)
+    pushing, pulling, into = Delivered(), Delivered(), bytearray(4)
+    connection.submit(push(), pushing, memoryview(b"ABCD"))
+    connection.submit(pull(), pulling, into=memoryview(into))
+    arrivals = [endpoint.next_arrival(), endpoint.next_arrival()]
+    connection.close()
+    for reply, _ in (pushing.wait(), pulling.wait(), ask(connection, push(), b"ABCD")):
+        assert isinstance(reply, Refused)
+        assert "connection was closed" in reply.reason
+    for arrival in arrivals:
+        arrival.deliver(answers(arrival.request), memoryview(b"late"))
+    assert (len(pushing.replies), len(pulling.replies), into) == (1, 1, bytes(4))
+
+
+def test_connection_may_be_closed_by_whoever_takes_a_reply(plane: Plane) -> None:
+    connection = plane.connect(ScriptedEndpoint())
+    closed = Delivered()
+
+    def close(*reply_and_payload: object) -> None:
+        connection.close()
+        closed(Ended(), None)
+
+    connection.submit(Inspect(), close)
+    closed.wait()
+
+
+def test_peers_hear_messages_in_order(plane: Plane) -> None:
+    endpoints = {0: ScriptedEndpoint(), 2: ScriptedEndpoint()}
+    link = plane.link(dict(endpoints))
+    held = [Held(Shard(1), Slot(slot), Step(7), finite=slot != 2) for slot in range(SLOTS)]
+    for message in held:
+        link.tell(0, message)
+    link.tell(2, Commit(Step(7), (Slot(0), Slot(3)), update=True))
+    link.tell(2, Confirm(Shard(1), Step(7)))
+    assert [endpoints[0].next_arrival().request for _ in held] == held
+    heard = [endpoints[2].next_arrival().request for _ in range(2)]
+    assert heard == [Commit(Step(7), (Slot(0), Slot(3)), update=True), Confirm(Shard(1), Step(7))]
+
+
+def test_closed_link_is_silent(plane: Plane) -> None:
+    endpoint = ScriptedEndpoint()
+    link = plane.link({0: endpoint})
+    link.close()
+    link.tell(0, Confirm(Shard(1), Step(0)))
+    assert endpoint.arrivals == []

@@ -1,0 +1,44 @@
+"""A shard whose replies a test gives by hand."""
+
+from dataclasses import dataclass, field
+
+from psgd.core.messages import Reply, Request
+from psgd.transport.base import Deliver
+
+
+@dataclass
+class Sent:
+    """A request that waits for the test to answer it."""
+
+    request: Request
+    deliver: Deliver
+    payload: bytes | None
+    into: memoryview | None
+
+    def answer(self, reply: Reply, content: bytes = b"") -> None:
+        if self.into is not None and content:
+            self.into[:] = content
+        self.deliver(reply, None)
+
+
+@dataclass
+class ScriptedConnection:
+    """Notes what is sent; answers when told to."""
+
+    sent: list[Sent] = field(default_factory=list)
+
+    def submit(
+        self,
+        request: Request,
+        deliver: Deliver,
+        payload: memoryview | None = None,
+        into: memoryview | None = None,
+    ) -> None:
+        self.sent.append(Sent(request, deliver, None if payload is None else bytes(payload), into))
+
+    def take(self) -> Sent:
+        """The oldest request that is not answered yet."""
+        return self.sent.pop(0)
+
+    def close(self) -> None:
+        """Nothing to close."""

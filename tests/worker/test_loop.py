@@ -1,0 +1,218 @@
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from psgd.core.ids import Incarnation, Slot, Step, Version
+from psgd.core.layout import partition
+from psgd.core.messages import Ask, Ended, Granted, Join, Joined, Pull, Pulled, Push, Receipt, Refused, Status
+from psgd.core.modes import Async, Mode, Sync
+from psgd.data.sampler import draw_seed, seed_everything
+from psgd.errors import LostError
+from psgd.runlog import Iteration
+from psgd.training.optimizers import resolve_optimizer
+from psgd.transport.flat import layout_of, sha256, tensors_of
+from psgd.worker.compute import Computation
+from psgd.worker.loop import Worker
+from psgd.worker.replica import Replica
+from psgd.worker.runner import Inbox, SlotRunner, Weights
+from tests.jobs import MLP, SEED, SLOTS, STEPS, Parties, first_model, images, make_job, plan_of
+from tests.worker.scripted import ScriptedConnection
+
+CPU = torch.device("cpu")
+
+
+class Scripted:
+    """A worker with two slots, on one shard that a test answers for."""
+
+    def __init__(self) -> None:
+        self.model = nn.Linear(2, 1, bias=False)
+        layout = layout_of(tensors_of(self.model))
+        parts = partition(layout, 1)
+        self.shard = ScriptedConnection()
+        self.computed: list[tuple[int, int]] = []
+        self.records: list[Iteration] = []
+        replica = Replica(tensors_of(self.model), layout, CPU)
+        weights, inbox = Weights(replica, parts), Inbox()
+        runners = [SlotRunner(Slot(slot), Incarnation(0), [self.shard], parts, weights, inbox) for slot in (0, 1)]
+        self.worker = Worker(7, runners, replica, self.compute, inbox, self.records.append)
+
+    def compute(self, step: int, slot: int) -> Computation:
+        self.computed.append((step, slot))
+        return Computation(loss=0.25, samples=6, seconds=0.0)
+
+    def join(self) -> None:
+        """Both slots introduce themselves, and ask."""
+        self.worker.start()
+        for _ in range(2):
+            sent = self.shard.take()
+            assert isinstance(sent.request, Join)
+            sent.answer(Joined(0))
+            assert self.worker.advance(timeout_s=0)
+        assert [sent.request for sent in self.shard.sent] == [
+            Ask(Slot(slot), Incarnation(0), Step(0)) for slot in (0, 1)
+        ]
+
+    def pull(self, slot: int, version: int) -> None:
+        """The slot's pull is under way: answer it, so that the slot computes and pushes."""
+        sent = self.shard.take()
+        assert isinstance(sent.request, Pull)
+        assert sent.request.slot == slot
+        sent.answer(Pulled(Version(version), sent.request.step, unchanged=False), bytes(sent.into or b""))
+        assert self.worker.advance(timeout_s=0)
+
+    def receipt(self, step: int, following: Granted | Ended) -> Receipt:
+        return Receipt(Step(step), Status.ACCEPTED, "", Version(3), 2, (0.5,), following)
+
+
+def test_the_slot_with_the_lowest_clock_runs_first_even_if_another_was_granted_before() -> None:
+    scripted = Scripted()
+    scripted.join()
+    first, second = scripted.shard.take(), scripted.shard.take()
+    second.answer(Granted(Step(0), 0))
+    scripted.worker.advance(timeout_s=0)
+    assert scripted.shard.sent == []  # slot 1 waits for its turn
+    first.answer(Granted(Step(0), 0))
+    scripted.worker.advance(timeout_s=0)
+    scripted.pull(slot=0, version=0)
+    assert scripted.computed == [(0, 0)]
+    push = scripted.shard.take()
+    assert isinstance(push.request, Push)
+    scripted.pull(slot=1, version=0)  # while the push of slot 0 is under way
+    assert scripted.computed == [(0, 0), (0, 1)]
+    push.answer(scripted.receipt(0, Granted(Step(1), 1)))
+    scripted.worker.advance(timeout_s=0)
+    assert scripted.worker.clocks == {0: 1, 1: 0}
+    other = scripted.shard.take()
+    assert isinstance(other.request, Push)
+    scripted.pull(slot=0, version=3)  # its next turn
+    assert scripted.computed == [(0, 0), (0, 1), (1, 0)]
+
+
+def test_one_slot_at_a_time_has_the_replica() -> None:
+    scripted = Scripted()
+    scripted.join()
+    for sent in (scripted.shard.take(), scripted.shard.take()):
+        sent.answer(Granted(Step(0), 0))
+        scripted.worker.advance(timeout_s=0)
+    assert [sent.request.slot for sent in scripted.shard.sent if isinstance(sent.request, Pull)] == [0]
+    assert not scripted.worker.advance(timeout_s=0)
+    assert len(scripted.shard.sent) == 1
+
+
+def test_a_finished_iteration_is_observed_and_the_worker_is_done_when_all_slots_have_ended() -> None:
+    scripted = Scripted()
+    scripted.join()
+    first, second = scripted.shard.take(), scripted.shard.take()
+    second.answer(Ended())
+    scripted.worker.advance(timeout_s=0)
+    assert not scripted.worker.done
+    first.answer(Granted(Step(0), 0))
+    scripted.worker.advance(timeout_s=0)
+    scripted.pull(slot=0, version=1)
+    scripted.shard.take().answer(scripted.receipt(0, Ended()))
+    assert scripted.worker.advance(timeout_s=0)
+    assert scripted.worker.done
+    assert not scripted.worker.advance(timeout_s=0)
+    (record,) = scripted.records
+    assert replace(record, time_s=0.0, wait_s=0.0) == Iteration(
+        time_s=0.0,
+        worker=7,
+        slot=0,
+        step=0,
+        loss=0.25,
+        samples=6,
+        status="accepted",
+        lag=2,
+        version=3,
+        lr=(0.5,),
+        compute_s=0.0,
+        wait_s=0.0,
+    )
+    assert 0 <= record.wait_s <= record.time_s
+
+
+def test_a_refused_slot_ends_the_worker_with_the_reason() -> None:
+    scripted = Scripted()
+    scripted.worker.start()
+    scripted.shard.take().answer(Refused("incarnation 0 of slot 0 was replaced by incarnation 1"))
+    with pytest.raises(LostError, match="slot 0 on worker 7 was refused: incarnation 0 of slot 0 was replaced by"):
+        scripted.worker.advance(timeout_s=0)
+
+
+def test_waiting_ends_with_the_timeout_and_with_a_reply() -> None:
+    scripted = Scripted()
+    scripted.worker.start()
+    assert not scripted.worker.advance(timeout_s=0.001)
+    scripted.shard.take().answer(Joined(0))
+    assert scripted.worker.advance(timeout_s=60)
+
+
+# ------------------------------------------------------------------ with real shards
+
+
+def noting(computed: list[tuple[int, int]]) -> Callable[[Tensor, Tensor], Tensor]:
+    """A loss that notes the (step, slot) that it is computed for, which the random seed tells."""
+    where = {draw_seed(SEED, step, slot): (step, slot) for step in range(SLOTS * STEPS) for slot in range(SLOTS)}
+
+    def loss(outputs: Tensor, targets: Tensor) -> Tensor:
+        computed.append(where[torch.initial_seed()])
+        return nn.functional.cross_entropy(outputs, targets)
+
+    return loss
+
+
+@pytest.mark.parametrize("mode", [Sync(), Async(), Async(0), Async(2)])
+def test_slots_of_one_worker_take_turns(mode: Mode) -> None:
+    computed: list[tuple[int, int]] = []
+    parties = Parties(make_job(mode=mode, loss=noting(computed)))
+    parties.exhaust(0)
+    assert parties.workers[0].done
+    assert computed == [(step, slot) for step in range(STEPS) for slot in range(SLOTS)]
+    assert [(record.step, record.slot) for record in parties.records] == computed
+
+
+def test_a_slot_left_out_of_a_step_goes_on_with_the_open_one() -> None:
+    computed: list[tuple[int, int]] = []
+    parties = Parties(make_job(mode=Sync(backups=1), slots=2, steps=3, loss=noting(computed)))
+    parties.exhaust(0)
+    assert [(record.step, record.slot) for record in parties.records] == computed == [(0, 0), (1, 1), (2, 0)]
+    assert parties.figures().dropped == 3
+
+
+def test_a_gradient_of_older_weights_is_applied_with_its_lag() -> None:
+    rate = 0.1
+    job = make_job(
+        MLP, Async(), workers=2, slots=2, steps=4, optimizer=resolve_optimizer("sgd", rate, {"foreach": False})
+    )
+    parties = Parties(job)
+    slow = parties.workers[1]
+    for _ in range(2):
+        slow.advance(timeout_s=0)  # joined, and granted: the pull is answered with version 0
+    for _ in range(10):
+        parties.workers[0].advance(timeout_s=0)  # joined, then thrice: granted, computed, answered
+    assert parties.figures().version == 3
+    slow.advance(timeout_s=0)  # computes and pushes
+    slow.advance(timeout_s=0)
+    late = parties.records[-1]
+    assert (late.slot, late.step, late.lag, late.version) == (1, 0, 3, 4)
+    assert parties.weights_sha256() == _replayed(parties, rate)
+
+
+def _replayed(parties: Parties, rate: float) -> str:
+    """Every push of slot 0 from the newest weights, then the one of slot 1 from the first."""
+    plan = plan_of(parties.job)
+    newest, first = first_model(MLP), first_model(MLP)
+    for record in parties.records:
+        source = newest if record.slot == 0 else first
+        source.zero_grad()
+        seed_everything(SEED, record.step, record.slot)
+        inputs, targets = images()[plan.indices(record.step, record.slot)]
+        nn.functional.cross_entropy(source(inputs), targets).backward()
+        with torch.no_grad():
+            for into, of in zip(newest.parameters(), source.parameters(), strict=True):
+                assert of.grad is not None
+                into.add_(of.grad, alpha=-rate)
+    return sha256(tensors_of(newest))

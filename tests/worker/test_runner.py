@@ -1,0 +1,148 @@
+import queue
+
+import torch
+from torch import nn
+
+from psgd.core.ids import Incarnation, Shard, Slot, Step, Version
+from psgd.core.layout import partition
+from psgd.core.messages import Granted, Join, Joined, Pull, Pulled, Push
+from psgd.core.slot import Compute, Computed, Phase, Replied
+from psgd.transport.flat import layout_of, pack, tensors_of, view_bytes
+from psgd.worker.replica import Replica
+from psgd.worker.runner import Inbox, SlotRunner, Weights
+from tests.worker.scripted import ScriptedConnection
+
+SLOT, INCARNATION = Slot(3), Incarnation(1)
+LEAD, SECOND = Shard(0), Shard(1)
+
+
+class Model(nn.Module):
+    """Three blocks of 64 that are trained, two that are frozen."""
+
+    def __init__(self, value: float) -> None:
+        super().__init__()
+        self.trained = nn.Parameter(torch.full((192,), value))
+        self.fixed = nn.Parameter(torch.full((128,), -value), requires_grad=False)
+
+
+class Setup:
+    """A runner over two scripted shards."""
+
+    def __init__(self) -> None:
+        self.model = Model(0.0)
+        self.layout = layout_of(tensors_of(self.model))
+        self.parts = partition(self.layout, 2)
+        self.replica = Replica(tensors_of(self.model), self.layout, torch.device("cpu"))
+        self.weights = Weights(self.replica, self.parts)
+        self.inbox: Inbox = queue.SimpleQueue()
+        self.shards = [ScriptedConnection(), ScriptedConnection()]
+        self.runner = SlotRunner(SLOT, INCARNATION, self.shards, self.parts, self.weights, self.inbox)
+
+    def take(self) -> list[object]:
+        slot, event = self.inbox.get_nowait()
+        assert slot == SLOT
+        return list(self.runner.take(event))
+
+    def content(self, shard: Shard, model: nn.Module) -> tuple[bytes, bytes]:
+        """The shard's parts of the model's weights: pushed and frozen."""
+        flat, part = view_bytes(pack(tensors_of(model), self.layout)), self.parts[shard]
+        return (
+            bytes(flat[part.pushed.start : part.pushed.stop]),
+            bytes(flat[part.frozen.start : part.frozen.stop]),
+        )
+
+    def grant(self) -> None:
+        """Through join and ask."""
+        self.runner.start()
+        for shard in self.shards:
+            shard.take().answer(Joined(0))
+        self.take()
+        self.take()
+        self.shards[LEAD].take().answer(Granted(Step(0), 0))
+        self.take()
+
+    def pull(self, model: nn.Module) -> list[object]:
+        """The first pull, answered with the model's weights."""
+        for number, shard in enumerate(self.shards):
+            pushed, frozen = self.content(Shard(number), model)
+            shard.take().answer(Pulled(Version(4), Step(0), unchanged=False), pushed + frozen)
+        return [effect for _ in self.shards for effect in self.take()]
+
+
+def test_replies_wait_in_the_inbox_for_the_workers_own_thread() -> None:
+    setup = Setup()
+    setup.runner.start()
+    sent = setup.shards[SECOND].take()
+    assert sent.request == Join(SLOT, INCARNATION)
+    sent.answer(Joined(0))
+    assert setup.inbox.get_nowait() == (SLOT, Replied(SECOND, Join(SLOT, INCARNATION), Joined(0)))
+
+
+def test_the_first_pull_brings_everything_and_the_next_what_is_trained() -> None:
+    setup = Setup()
+    setup.grant()
+    setup.runner.choose()
+    assert setup.shards[SECOND].sent[0].request == Pull(SLOT, INCARNATION, Step(0), have=None, whole=True)
+    assert setup.pull(Model(1.0)) == [Compute(Step(0), 0)]
+    assert setup.model.trained.tolist() == [1.0] * 192
+    assert setup.model.fixed.tolist() == [-1.0] * 128
+    assert setup.weights.versions == [4, 4]
+    pull = Pull(SLOT, INCARNATION, Step(1), have=Version(4), whole=False)
+    for number in (LEAD, SECOND):
+        into = setup.weights.into(number, pull)
+        assert into.nbytes == setup.parts[number].pushed.bytes
+        into[:] = setup.content(number, Model(2.0))[0]  # lands in the replica's memory without a copy
+        setup.weights.landed(number, pull, Pulled(Version(5), Step(1), unchanged=False))
+    assert setup.model.trained.tolist() == [2.0] * 192
+    assert setup.model.fixed.tolist() == [-1.0] * 128
+    assert setup.weights.versions == [5, 5]
+
+
+def test_weights_of_one_version_are_pulled_once_for_all_slots_of_a_worker() -> None:
+    setup = Setup()
+    setup.grant()
+    setup.runner.choose()
+    setup.pull(Model(1.0))
+    neighbour = SlotRunner(Slot(5), INCARNATION, setup.shards, setup.parts, setup.weights, setup.inbox)
+    neighbour.start()
+    for shard in setup.shards:
+        shard.take().answer(Joined(0))
+    neighbour.take(setup.inbox.get_nowait()[1])
+    neighbour.take(setup.inbox.get_nowait()[1])
+    setup.shards[LEAD].take().answer(Granted(Step(0), 0))
+    neighbour.take(setup.inbox.get_nowait()[1])
+    neighbour.choose()
+    for shard in setup.shards:
+        sent = shard.take()
+        assert sent.request == Pull(Slot(5), INCARNATION, Step(0), have=Version(4), whole=False)
+        sent.answer(Pulled(Version(4), Step(0), unchanged=True))
+    assert neighbour.take(setup.inbox.get_nowait()[1]) == []
+    assert neighbour.take(setup.inbox.get_nowait()[1]) == [Compute(Step(0), 0)]
+    assert setup.model.trained.tolist() == [1.0] * 192
+    assert setup.weights.versions == [4, 4]
+
+
+def test_each_shard_gets_its_part_of_the_gradient_and_its_own_version_back() -> None:
+    setup = Setup()
+    setup.grant()
+    setup.runner.choose()
+    setup.pull(Model(1.0))
+    setup.runner.gradient.copy_(torch.arange(setup.layout.pushed_bytes) % 251)
+    setup.runner.take(Computed(finite=True, absent=()))
+    sent = [shard.take() for shard in setup.shards]
+    expected = Push(SLOT, INCARNATION, Step(0), 0, Version(4), finite=True)
+    assert [each.request for each in sent] == [expected, expected]
+    assert b"".join(each.payload or b"" for each in sent) == setup.runner.gradient.numpy().tobytes()
+    assert [len(each.payload or b"") for each in sent] == [part.pushed.bytes for part in setup.parts]
+
+
+def test_a_slot_whose_push_is_under_way_lets_others_go_first() -> None:
+    setup = Setup()
+    setup.grant()
+    assert setup.runner.turn == (0, 3)
+    setup.runner.choose()
+    setup.pull(Model(1.0))
+    assert setup.runner.turn == (0, 3)
+    setup.runner.take(Computed(finite=True, absent=()))
+    assert setup.runner.machine.phase is Phase.PUSHING
+    assert setup.runner.turn == (1, 3)
