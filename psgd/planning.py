@@ -55,9 +55,9 @@ def data_factory(field: str, data: Any) -> DataFactory:
     Raises:
         ConfigurationError: if it is neither.
     """
-    if hasattr(data, "__getitem__") and hasattr(data, "__len__"):
+    if not isinstance(data, type) and hasattr(data, "__getitem__") and hasattr(data, "__len__"):
         return functools.partial(_same, data)
-    if isinstance(data, type) or not callable(data):
+    if not callable(data):
         raise ConfigurationError(
             f"{field} must be a map-style data set (with len() and []) or a function without arguments that makes "
             f"one, got {_name(data)}"

@@ -13,7 +13,6 @@ from psgd.config import Job, ModelFactory, OptimizerFactory
 from psgd.core.modes import Sync
 from psgd.data.sampler import draw_seed
 from psgd.runlog import Evaluation, Record
-from psgd.training.callbacks import Continue
 from psgd.training.optimizers import resolve_optimizer
 from psgd.transport.flat import sha256, tensors_of
 from tests.jobs import (
@@ -48,12 +47,11 @@ def reference(
     job: Job,
     accepted: Mapping[int, tuple[int, ...]] = EVERY_SLOT,
     model: nn.Module | None = None,
-    loss: Callable[[Tensor, Tensor], Tensor] | None = None,
 ) -> str:
     return train_reference(
         first_model(job.model) if model is None else model,
         images(),
-        loss or job.training.loss,
+        job.training.loss,
         job.optimizer,
         job.schedule,
         plan_of(job),
@@ -235,7 +233,7 @@ def test_an_optimizer_that_needs_whole_tensors_has_the_bits_of_one_process() -> 
 
 
 class Lookahead(torch.optim.SGD):
-    """Keeps a copy of the weights that it is made with (Zhang et al. 2019, with k = 2 and α = 0.5)."""
+    """Keeps a copy of the weights that it is made with (Zhang et al. 2019, half way back every two steps)."""
 
     def __init__(self, params: object, lr: float) -> None:
         super().__init__(params, lr=lr)  # type: ignore[arg-type]
@@ -299,13 +297,6 @@ def test_evaluation_beside_training_does_not_change_it(every: int | None) -> Non
     weights, records = run(job)
     assert weights == plain_reference("norm", "sgd")
     assert [r.step for r in records if isinstance(r, Evaluation)] == [*range(every or STEPS, STEPS, every or 1), STEPS]
-
-
-class StopAtOnce:
-    """Says stop on the first evaluation that is as good as this."""
-
-    def decide(self, history: object) -> Continue:
-        return Continue("never")
 
 
 # ------------------------------------------------------------------ steps that not every slot takes part in

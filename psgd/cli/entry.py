@@ -64,11 +64,11 @@ def main(argv: Sequence[str] | None = None, environment: Mapping[str, str] = os.
 
 
 def _run(argv: Sequence[str], environment: Mapping[str, str]) -> None:
-    if not argv:
+    name = _parser().parse_args(argv[:1]).command
+    if name is None:
         raise ConfigurationError(f"COMMAND must be one of {', '.join(COMMANDS)}, got none; see psgd --help")
-    arguments = _parser().parse_args(argv)
-    command = COMMANDS[arguments.command]
-    config = parse(command.config, f"psgd {arguments.command}", arguments.rest, environment)
+    command = COMMANDS[name]
+    config = parse(command.config, f"psgd {name}", argv[1:], environment)
     importlib.import_module(command.module).run(config)
 
 
@@ -83,8 +83,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"psgd {versions()['psgd']}")
     commands = "\n".join(f"{name}: {command.help}" for name, command in COMMANDS.items())
-    parser.add_argument("command", metavar="COMMAND", choices=COMMANDS, help=commands)
-    parser.add_argument("rest", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
+    parser.add_argument("command", metavar="COMMAND", nargs="?", choices=COMMANDS, help=commands)
     return parser
 
 

@@ -8,6 +8,7 @@ must be beyond that, the dataclass checks itself.
 import argparse
 import dataclasses
 import difflib
+import itertools
 import json
 import re
 import types
@@ -102,12 +103,11 @@ def _parser(kind: type[Any], prog: str) -> argparse.ArgumentParser:
     )
     parser.add_argument("--config", metavar="FILE", help="YAML file with options: the names below, with _ for -")
     parser.add_argument("--print_config", "--print-config", action="store_true", help="print the YAML and exit")
-    groups: dict[str, Any] = {}
     hints = typing.get_type_hints(kind)
-    for field in _options(kind):
-        group = groups.setdefault(field.metadata["group"], None) or parser.add_argument_group(field.metadata["group"])
-        groups[field.metadata["group"]] = group
-        group.add_argument(_flag(field.name), **_argument(field, hints[field.name]))
+    for heading, fields in itertools.groupby(_options(kind), lambda field: field.metadata["group"]):
+        group = parser.add_argument_group(heading)
+        for field in fields:
+            group.add_argument(_flag(field.name), **_argument(field, hints[field.name]))
     return parser
 
 
@@ -164,8 +164,8 @@ def _convert(name: str, hint: Any, value: Any) -> Any:
     hint = _required(hint)
     if typing.get_origin(hint) is Literal:
         if value not in typing.get_args(hint):
-            choices = " or ".join(map(str, typing.get_args(hint)))
-            raise ConfigurationError(f"{name} must be {choices}, got {value!r}")
+            *others, last = typing.get_args(hint)
+            raise ConfigurationError(f"{name} must be {', '.join(others)} or {last}, got {value!r}")
         return value
     words, reader = READERS[typing.get_origin(hint) or hint]
     try:

@@ -11,8 +11,8 @@ import ray
 import torch
 from ray.exceptions import RayActorError
 
+from psgd.cluster.coordination import Beat
 from psgd.cluster.fleet import Fleet, Reference, fetch
-from psgd.cluster.hosts import Beat
 from psgd.cluster.resources import Need
 from psgd.cluster.session import ray_session, terminable
 from psgd.config import Job, Placement

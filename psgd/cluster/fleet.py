@@ -9,7 +9,8 @@ from ray.exceptions import RayTaskError
 from ray.util.placement_group import PlacementGroup, placement_group, remove_placement_group
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy, PlacementGroupSchedulingStrategy
 
-from psgd.cluster.hosts import Beat, CoordinatorHost, EvaluatorHost, ShardHost, WorkerHost
+from psgd.cluster.coordination import Beat, CoordinatorHost
+from psgd.cluster.hosts import EvaluatorHost, ShardHost, WorkerHost
 from psgd.config import Job, Placement
 from psgd.coordinator.coordinator import Coordinator, Event
 from psgd.core.ids import Shard

@@ -1,14 +1,14 @@
-"""What runs inside each Ray actor: plain classes, made actors only where they are launched."""
+"""What runs inside shard, worker and evaluator actors: plain classes, made actors only where they are launched."""
 
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 
 import torch
 
+from psgd.cluster.coordination import Beat
 from psgd.config import Job
-from psgd.coordinator.coordinator import BoundaryReached, Coordinator, Decision, Event, Ticked, WorkerBeat
+from psgd.coordinator.coordinator import BoundaryReached, Event
 from psgd.core.ids import Boundary, Shard, Slot, Step
 from psgd.core.membership import Membership
 from psgd.core.messages import PeerMessage
@@ -23,63 +23,6 @@ from psgd.worker.session import Session, run_own_loop
 
 BEAT_S = 0.25
 """Seconds between two signs of life of a worker; they carry what it has to tell."""
-
-
-@dataclass(frozen=True, slots=True)
-class Beat:
-    """A worker's sign of life.
-
-    Args:
-        sent_s: when, on the clock of its process, as the records' ``time_s`` are.
-        records: since the last one.
-    """
-
-    worker: int
-    sent_s: float
-    records: tuple[Timed, ...]
-
-
-class CoordinatorHost:
-    """The coordinator, with a mailbox for whoever reports and one for the driver.
-
-    Args:
-        coordinator: decides.
-    """
-
-    def __init__(self, coordinator: Coordinator) -> None:
-        self._coordinator = coordinator
-        self._changed = threading.Condition()
-        self._decisions: list[Decision] = []
-        self._beats: list[Beat] = []
-
-    def tell(self, event: Event) -> None:
-        """Something has happened."""
-        with self._changed:
-            self._decide(event)
-            self._changed.notify()
-
-    def beat(self, beat: Beat) -> None:
-        """A worker is alive, and has records."""
-        with self._changed:
-            self._decide(WorkerBeat(beat.worker))
-            self._beats.append(beat)
-
-    def collect(self, timeout_s: float) -> tuple[list[Decision], list[Beat]]:
-        """What the driver has to do and to write since the last call; waits for a decision, but not longer."""
-        with self._changed:
-            if not self._decisions:
-                self._changed.wait(timeout_s)
-            self._decide(Ticked())
-            decisions, self._decisions = self._decisions, []
-            beats, self._beats = self._beats, []
-            return decisions, beats
-
-    def stopped_early(self) -> str | None:
-        """Why the run ended before its budget, or None."""
-        return self._coordinator.stopped_early
-
-    def _decide(self, event: Event) -> None:
-        self._decisions += self._coordinator.handle(event, time.monotonic())
 
 
 class _Peers:

@@ -49,11 +49,11 @@ def check(need: Need, free: Mapping[str, float], where: str) -> None:
     if need.gpus > have_gpus:
         raise ResourceError(
             f"workers need {need.gpus:g} GPUs ({need.workers} × {placement.gpus_per_worker:g}), {where} has "
-            f"{have_gpus:g} free: use fewer workers or leave use_gpu off"
+            f"{have_gpus:g}: use fewer workers or leave use_gpu off"
         )
     if need.cpus > have_cpus:
         raise ResourceError(
             f"the run needs {need.cpus:g} CPUs ({need.workers} workers × {placement.cpus_per_worker:g} + "
-            f"{need.shards} shards × {placement.cpus_per_shard:g}), {where} has {have_cpus:g} free: "
+            f"{need.shards} shards × {placement.cpus_per_shard:g}), {where} has {have_cpus:g}: "
             "use fewer workers or shards, or lower cpus_per_worker"
         )

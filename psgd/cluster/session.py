@@ -4,18 +4,20 @@ import logging
 import os
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
-from typing import cast
+from typing import Any, cast
 
 import ray
 import torch
 
 from psgd.cluster.resources import SHARED_CORES, Need, check
-from psgd.errors import ConfigurationError
+from psgd.errors import ConfigurationError, ResourceError
 
 AUTH_MODE = "RAY_AUTH_MODE"
+RELEASED_WITHIN_S = 10.0
 
 
 @contextmanager
@@ -34,7 +36,7 @@ def ray_session(need: Need, show_output: bool) -> Iterator[Callable[[], str]]:
         ResourceError: if the cluster has too little.
     """
     if ray.is_initialized():
-        check(need, _free(), "the Ray cluster")
+        _check_cluster(need, "the Ray cluster")
         yield ray.util.get_node_ip_address
         return
     address = os.environ.get("RAY_ADDRESS")
@@ -49,7 +51,7 @@ def ray_session(need: Need, show_output: bool) -> Iterator[Callable[[], str]]:
         check(need, free, f"this machine ({cores} cores, each shared by up to {SHARED_CORES} processes)")
     with _connected(address, cores * SHARED_CORES, show_output):
         if address is not None:
-            check(need, _free(), f"the Ray cluster at {address}")
+            _check_cluster(need, f"the Ray cluster at {address}")
         yield _loopback if address is None else ray.util.get_node_ip_address
 
 
@@ -57,9 +59,28 @@ def _loopback() -> str:
     return "127.0.0.1"
 
 
-def _free() -> dict[str, float]:
-    """What nobody has reserved, by Ray's names."""
-    return cast(dict[str, float], ray.available_resources())  # type: ignore[no-untyped-call]  # Ray's own omission
+def _check_cluster(need: Need, where: str) -> None:
+    """Compare with what nobody has reserved; what a run that has just ended reserved comes back a moment later.
+
+    Raises:
+        ResourceError: if something falls short.
+    """
+    check(need, _resources(ray.cluster_resources), f"{where} in all")
+    deadline = time.monotonic() + RELEASED_WITHIN_S
+    while True:
+        try:
+            check(need, _resources(ray.available_resources), where)
+        except ResourceError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.1)
+        else:
+            return
+
+
+def _resources(ask: Callable[[], Any]) -> dict[str, float]:
+    """Ray's answer, by its own names of resources."""
+    return cast(dict[str, float], ask())
 
 
 @contextmanager

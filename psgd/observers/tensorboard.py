@@ -39,7 +39,7 @@ class TensorBoardWriter:
                     self._writer.add_scalar(f"evaluation/{name}", value, record.step)
             case Reported():
                 for name, value in record.metrics.items():
-                    self._writer.add_scalar(f"slot {record.slot}/{name}", value, self._iterations // self._slots)
+                    self._writer.add_scalar(f"slot_{record.slot}/{name}", value, self._iterations // self._slots)
             case Notice():
                 self._writer.add_text("notices", record.text, self._iterations // self._slots)
 

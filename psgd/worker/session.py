@@ -20,7 +20,6 @@ from psgd.transport.state import ask
 from psgd.worker.blocking import BlockingSlot
 from psgd.worker.record import Chronicle
 
-
 Number = float | torch.Tensor
 """A tensor of one element counts as a number."""
 

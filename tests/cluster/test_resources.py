@@ -13,7 +13,7 @@ def test_too_few_cpus_says_need_have_and_remedy() -> None:
     with pytest.raises(ResourceError) as caught:
         check(Need(3, 2, Placement(cpus_per_worker=2)), {"CPU": 7.0}, "the cluster")
     assert str(caught.value) == (
-        "the run needs 8 CPUs (3 workers × 2 + 2 shards × 1), the cluster has 7 free: "
+        "the run needs 8 CPUs (3 workers × 2 + 2 shards × 1), the cluster has 7: "
         "use fewer workers or shards, or lower cpus_per_worker"
     )
 
@@ -22,7 +22,7 @@ def test_too_few_gpus_says_need_have_and_remedy() -> None:
     with pytest.raises(ResourceError) as caught:
         check(Need(2, 1, Placement(gpus_per_worker=1)), {"CPU": 16.0}, "this machine")
     assert str(caught.value) == (
-        "workers need 2 GPUs (2 × 1), this machine has 0 free: use fewer workers or leave use_gpu off"
+        "workers need 2 GPUs (2 × 1), this machine has 0: use fewer workers or leave use_gpu off"
     )
 
 

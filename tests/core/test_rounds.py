@@ -88,9 +88,9 @@ def test_a_commit_of_a_later_step_waits_until_it_is_sent_again() -> None:
 
 
 def test_a_commit_with_a_slot_that_was_never_held_is_our_bug() -> None:
+    rounds = follower()
+    rounds.push(push(A), now=0.0)
     with pytest.raises(InternalError, match=r"step 0 was committed with slots \[1\] that shard 1 lacks"):
-        rounds = follower()
-        rounds.push(push(A), now=0.0)
         rounds.close(commit(A, B))
 
 

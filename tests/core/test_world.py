@@ -13,7 +13,11 @@ from tests.core.world import World, portrait, size
 ANY = st.integers(min_value=0, max_value=10**6)
 """Which of those at hand: taken modulo their number."""
 MOST_MESSAGES = 60
-SETTINGS = settings(stateful_step_count=40, suppress_health_check=list(HealthCheck))
+SETTINGS = settings(
+    max_examples=max(150, settings.default.max_examples if settings.default else 0),
+    stateful_step_count=40,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],
+)
 
 
 class Job(RuleBasedStateMachine):

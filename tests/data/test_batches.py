@@ -6,7 +6,9 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset, Subset, TensorDataset
 
-from psgd.data import BatchPlan, batches, collate, draw_batch, load, to_device
+from psgd.data.batches import batches, collate, draw_batch, to_device
+from psgd.data.datasets import load
+from psgd.data.sampler import BatchPlan
 from psgd.errors import ConfigurationError
 
 INDICES = torch.tensor([3, 0, 3])

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from psgd.data import load, load_digits
+from psgd.data.datasets import load, load_digits
 from psgd.errors import ConfigurationError, DataError
 
 

@@ -8,7 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from psgd.data import BatchPlan, draw_seed, seed_everything
+from psgd.data.sampler import BatchPlan, draw_seed, seed_everything
 from psgd.errors import ConfigurationError
 
 PLANS = st.builds(

@@ -30,7 +30,7 @@ def test_everybody_hears_everything_in_order() -> None:
 def test_everybody_is_closed_whatever_happens() -> None:
     heard: list[str] = []
     with (
-        pytest.raises(RuntimeError, match="^a$"),
+        pytest.raises(RuntimeError, match=r"^a$"),
         Broadcast([Listener("a", heard, broken=True), Listener("b", heard)]),
     ):
         raise KeyboardInterrupt

@@ -2,7 +2,6 @@ import struct
 from pathlib import Path
 from typing import Any
 
-import pytest
 from tensorboardX.proto.event_pb2 import Event
 
 from psgd.observers import TensorBoardWriter
@@ -53,7 +52,7 @@ def test_evaluations_reports_and_notices_are_written(tmp_path: Path) -> None:
     assert points[:3] == [
         ("evaluation/test_loss", 3, 0.25),
         ("evaluation/test_accuracy", 3, 0.75),
-        ("slot 1/f1", 0, 0.5),
+        ("slot_1/f1", 0, 0.5),
     ]
     assert points[3][0].startswith("notices")
 
@@ -61,9 +60,3 @@ def test_evaluations_reports_and_notices_are_written(tmp_path: Path) -> None:
 def test_nothing_is_written_before_there_is_something_to_write(tmp_path: Path) -> None:
     TensorBoardWriter(tmp_path, slots=1).close()
     assert list(tmp_path.iterdir()) == []
-
-
-@pytest.fixture(autouse=True)
-def stay_in_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whatever went to the current folder would be seen by the test."""
-    monkeypatch.chdir(tmp_path)

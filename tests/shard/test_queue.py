@@ -90,7 +90,7 @@ def test_requests_of_many_threads_are_applied_one_after_another() -> None:
 def test_an_optimizer_that_raises_breaks_the_shard_for_good() -> None:
     with running(Rules(Async(), 1, 1, 5), partial(Failing, lr=1.0)) as (queue, _):
         ask(queue, Load(), bytes(256)).result(WAIT_S)
-        expected = Refused("the shard failed: ZeroDivisionError(\"a user's fault\")")
+        expected = Refused('the shard failed: ZeroDivisionError("a user\'s fault")')
         assert ask(queue, push(0, 0), bytes(256)).result(WAIT_S) == expected
         assert isinstance(queue.failure.exception(WAIT_S), ZeroDivisionError)
         assert ask(queue, Inspect()).result(WAIT_S) == expected

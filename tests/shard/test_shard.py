@@ -1,6 +1,8 @@
+import weakref
 from collections.abc import Sequence
 from functools import partial
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -187,9 +189,7 @@ def test_a_slot_goes_through_join_ask_pull_push_on_arrival() -> None:
     assert weights is not None
     assert weights.tolist() == [0.0] * 64
     ((receipt, _),) = party.push(0, 0.5)
-    assert receipt == Receipt(
-        Step(0), Status.ACCEPTED, "iteration 0 applied on arrival", Version(1), 0, (1.0,), None
-    )
+    assert receipt == Receipt(Step(0), Status.ACCEPTED, "iteration 0 applied on arrival", Version(1), 0, (1.0,), None)
     reply, weights = party.pull(1, have=0)
     assert reply == Pulled(Version(1), Step(1), unchanged=False)
     assert weights is not None
@@ -241,6 +241,20 @@ def test_a_late_gradient_is_dropped() -> None:
     weights = party.pull(1)[1]
     assert weights is not None
     assert weights.tolist() == [-1.0] * 64
+
+
+@pytest.mark.parametrize("slot", [SLOT, OTHER])
+def test_the_memory_of_a_gradient_is_let_go_whether_it_was_taken_or_late(slot: Slot) -> None:
+    party = Party(Sync(backups=1), slots=2, shards=2, shard=Shard(1))
+    content = np.zeros(64, np.float32)
+    kept = weakref.ref(content)
+    push = Push(slot, ONE, Step(0), 0, Version(0), finite=True)
+    party.shard.submit(push, lambda reply, payload: None, memoryview(content.view(np.uint8)))
+    del content
+    party.push(0, 1.0, slot=OTHER if slot == SLOT else SLOT)
+    assert kept() is not None
+    party.ask(Commit(Step(0), (SLOT,), update=True))
+    assert kept() is None
 
 
 def test_a_shard_that_is_not_the_lead_applies_on_the_commit_only() -> None:

@@ -3,7 +3,9 @@ from typing import Any
 import pytest
 
 from psgd.errors import ConfigurationError
-from psgd.training import Callback, Continue, EarlyStopping, Stop
+from psgd.runlog import Evaluation
+from psgd.training.callbacks import Callback, Continue, EarlyStopping, Stop
+from tests.records import EVALUATION, ITERATION
 
 NAN = float("nan")
 
@@ -64,14 +66,14 @@ def test_an_attribute_out_of_range_is_refused(change: dict[str, Any], message: s
 def test_a_callback_overrides_only_what_it_needs() -> None:
     class Losses(Callback):
         def __init__(self) -> None:
-            self.seen: list[object] = []
+            self.seen: list[float] = []
 
-        def on_evaluation(self, record: Any) -> None:
-            self.seen.append(record["loss"])
+        def on_evaluation(self, evaluation: Evaluation) -> None:
+            self.seen.append(evaluation.metrics["test_loss"])
 
     callback = Losses()
     callback.on_start()
-    callback.on_step({"loss": 2.0})
-    callback.on_evaluation({"loss": 1.0})
+    callback.on_step(ITERATION)
+    callback.on_evaluation(EVALUATION)
     callback.on_end(None)
-    assert callback.seen == [1.0]
+    assert callback.seen == [0.25]

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor, nn
 
 from psgd.errors import ConfigurationError
-from psgd.training import LOSSES, Loss, resolve_loss
+from psgd.training.losses import LOSSES, Loss, resolve_loss
 
 
 def test_cross_entropy_is_the_default() -> None:

@@ -6,7 +6,8 @@ from torch import Tensor, nn
 from torch.utils.data import TensorDataset
 
 from psgd.errors import ConfigurationError
-from psgd.training import evaluate, resolve_loss
+from psgd.training.losses import resolve_loss
+from psgd.training.metrics import evaluate
 
 CPU = torch.device("cpu")
 

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from psgd.errors import ConfigurationError
-from psgd.training import MODELS, check_model, resolve_model
+from psgd.training.models import MODELS, check_model, resolve_model
 
 OWN_MODELS = """
 from torch import nn

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.optim import SGD, Adam, Optimizer
 
 from psgd.errors import ConfigurationError
-from psgd.training import (
+from psgd.training.optimizers import (
     OPTIMIZERS,
     Form,
     OptimizerFactory,

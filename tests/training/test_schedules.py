@@ -8,7 +8,7 @@ from torch.optim import SGD
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 
 from psgd.errors import ConfigurationError
-from psgd.training import SCHEDULES, resolve_schedule
+from psgd.training.schedules import SCHEDULES, resolve_schedule
 
 ARGS: dict[str, dict[str, Any]] = {
     "cosine": {"T_max": 4},

@@ -6,7 +6,7 @@ from safetensors.torch import save_file, save_model
 from torch import Tensor, nn
 
 from psgd.errors import ConfigurationError, DataError
-from psgd.training import apply_weights, load_weights
+from psgd.training.warm_start import apply_weights, load_weights
 
 
 class Tied(nn.Module):

@@ -27,7 +27,7 @@ from psgd.core.messages import (
     Request,
     Settle,
 )
-from psgd.transport.base import Connection, Endpoint, PeerLink
+from psgd.transport.base import Connection, Deliver, Endpoint, PeerLink
 from psgd.transport.memory import MemoryConnection, MemoryPeerLink
 from psgd.transport.rpc import JobKey, Retry, RpcConnection, RpcPeerLink, RpcServer
 from tests.transport.scripted import (
@@ -113,9 +113,7 @@ BARE_REQUESTS: list[Request] = [
 
 
 @pytest.mark.parametrize("request_", BARE_REQUESTS, ids=lambda request: type(request).__name__)
-def test_every_request_reaches_the_shard_as_it_is_and_so_does_its_reply(
-    plane: Plane, request_: Request
-) -> None:
+def test_every_request_reaches_the_shard_as_it_is_and_so_does_its_reply(plane: Plane, request_: Request) -> None:
     endpoint = ScriptedEndpoint()
     assert ask(plane.connect(endpoint), request_) == (answers(request_), None)
     assert [arrival.request for arrival in endpoint.arrivals] == [request_]
@@ -179,7 +177,8 @@ def test_caller_may_use_its_memory_again_once_the_reply_is_there(plane: Plane) -
     kept: list[memoryview] = []
 
     class Keeping(ScriptedEndpoint):
-        def submit(self, request, deliver, payload=None):  # type: ignore[no-untyped-def]
+        def submit(self, request: Request, deliver: Deliver, payload: memoryview | None = None) -> None:
+            assert payload is not None
             kept.append(payload)
             super().submit(request, deliver, payload)
 
@@ -269,7 +268,8 @@ def test_closing_refuses_what_is_under_way(plane: Plane) -> None:
         assert "connection was closed" in reply.reason
     for arrival in arrivals:
         arrival.deliver(answers(arrival.request), memoryview(b"late"))
-    assert (len(pushing.replies), len(pulling.replies), into) == (1, 1, bytes(4))
+    assert (len(pushing.replies), len(pulling.replies)) == (1, 1)
+    assert into == bytes(4)
 
 
 def test_connection_may_be_closed_by_whoever_takes_a_reply(plane: Plane) -> None:

@@ -8,7 +8,7 @@ from tests.transport.scripted import FIRST, Delivered, ScriptedEndpoint, answers
 
 
 def test_endpoints_that_answer_each_other_at_once_do_not_grow_the_stack() -> None:
-    endpoints: dict[int, "Echo"] = {}
+    endpoints: dict[int, ScriptedEndpoint] = {}
     link = MemoryPeerLink(endpoints)
 
     class Echo(ScriptedEndpoint):

@@ -60,7 +60,7 @@ def test_buffers_start_from_the_pulled_ones_each_time() -> None:
 def test_gradients_and_new_buffers_are_packed_for_the_push() -> None:
     model, replica, layout = make_replica()
     pull(replica, Model(), layout)
-    (model.weight.sum() + model.tied.sum() + model.mean.sum()).backward()  # type: ignore[no-untyped-call]
+    (model.weight.sum() + model.tied.sum() + model.mean.sum()).backward()
     model.mean += 1
     model.count += 1
     into = torch.full((layout.pushed_bytes,), 255, dtype=torch.uint8)  # of an older push

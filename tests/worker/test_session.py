@@ -193,6 +193,18 @@ def test_the_lead_hears_how_many_iterations_a_loop_has_finished() -> None:
         assert run.figures.clocks == (2, 0)
 
 
+def test_the_end_of_a_loop_sets_no_finished_iteration_free() -> None:
+    def loop() -> None:
+        optimizer = DistributedOptimizer(tiny().named_parameters())
+        while True:
+            optimizer.step()
+
+    with shards_of(own_job(loop, mode=Async(), slots=2, steps=3)) as run:
+        run.loops(0)  # uses up the whole budget
+        run.loops(1)
+        assert run.figures.clocks == (6, 0)
+
+
 # ------------------------------------------------------------------ batches
 
 
@@ -205,7 +217,7 @@ def trained(model: nn.Module, batch: tuple[Tensor, Tensor]) -> None:
 
 def expected(step: int, slot: int, slots: int, batch_size: int = 4) -> Tensor:
     """The inputs that the built-in loop draws."""
-    inputs, _ = draw_batch(DATA, BatchPlan(len(DATA), slots, batch_size, seed=5), step, slot)
+    inputs: Tensor = draw_batch(DATA, BatchPlan(len(DATA), slots, batch_size, seed=5), step, slot)[0]
     return inputs
 
 

@@ -106,14 +106,15 @@ class ShardService:
     def _receive(self, kind: type[Push] | type[Load], frames: Iterator[bytes]) -> tuple[shard_pb2.Request, memoryview]:
         """Take the bytes and the final message behind them; nothing is allocated before their size is right."""
         expected = expected_bytes(self._endpoint, kind)
-        begin = frame_of(next(frames, b""))
+        contents = map(frame_of, frames)
+        begin = next(contents, None)
         if not isinstance(begin, shard_pb2.Begin):
             raise PeerError(f"a {kind.__name__} has to begin with the size of its bytes")
         if begin.size != expected:
             raise PeerError(wrong_size(kind, begin.size, expected))
         payload = self._staging.take(expected)
         filling = Filling(kind, payload)
-        for frame in map(frame_of, frames):
+        for frame in contents:
             match frame:
                 case memoryview():
                     filling.add(frame)

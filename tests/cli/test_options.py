@@ -1,0 +1,194 @@
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import pytest
+import yaml
+
+from psgd.cli.options import about, option, parse
+from psgd.errors import ConfigurationError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    size: int = option(1, "Numbers", "how big", "SIZE")
+    batch_size: int | None = option(None, "Numbers", "how many, 100 % of them")
+    rate: float = option(0.5, "Numbers", "how fast")
+    kind: Literal["round", "flat"] = option("round", "Words", "which shape")
+    label: str | None = option(None, "Words", "what it is called")
+    tags: tuple[str, ...] = option((), "Words", "more names", "TAG,...")
+    extra: dict[str, Any] = field(default_factory=dict, metadata=about("Words", "whatever", "K=V,..."))
+    loud: bool = option(False, "Words", "say so")
+    derived: int = 7
+
+    def __post_init__(self) -> None:
+        if self.size < 1:
+            raise ConfigurationError(f"size must be >= 1, got {self.size}")
+
+
+def read(*argv: str, **environment: str) -> Options:
+    return parse(Options, "shape", argv, environment)
+
+
+def refusal(*argv: str, **environment: str) -> str:
+    with pytest.raises(ConfigurationError) as caught:
+        read(*argv, **environment)
+    return str(caught.value)
+
+
+@pytest.fixture
+def file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A YAML file in the current folder, so that messages name it in one word."""
+    monkeypatch.chdir(tmp_path)
+    return Path("a.yaml")
+
+
+def test_without_anything_the_defaults_hold() -> None:
+    assert read() == Options()
+
+
+def test_flags_win_over_the_environment_over_yaml_over_defaults(file: Path) -> None:
+    file.write_text("size: 2\nrate: 2\nkind: flat\n")
+    options = read("--config", "a.yaml", "--size", "4", PSGD_SIZE="3", PSGD_RATE="3")
+    assert (options.size, options.rate, options.kind, options.label) == (4, 3.0, "flat", None)
+
+
+def test_the_environment_may_name_the_yaml_file(file: Path) -> None:
+    file.write_text("size: 2\n")
+    assert read(PSGD_CONFIG="a.yaml").size == 2
+
+
+@pytest.mark.parametrize(
+    ("argv", "name", "value"),
+    [
+        (["--batch-size", "3"], "batch_size", 3),
+        (["--batch-size=3"], "batch_size", 3),
+        (["--batch-size", "null"], "batch_size", None),
+        (["--rate", "1e-3"], "rate", 0.001),
+        (["--rate", "-1"], "rate", -1.0),
+        (["--kind", "flat"], "kind", "flat"),
+        (["--loud"], "loud", True),
+        (["--no-loud"], "loud", False),
+        (["--tags", "a,b", "--tags", "c"], "tags", ("a", "b", "c")),
+        (["--extra", "a=1,b=true", "--extra", "c=x"], "extra", {"a": 1, "b": True, "c": "x"}),
+        (["--extra", "betas=[0.9,0.99],eps=1e-8,of=null"], "extra", {"betas": [0.9, 0.99], "eps": 1e-8, "of": None}),
+    ],
+)
+def test_flags_are_read_by_type(argv: list[str], name: str, value: Any) -> None:
+    assert getattr(read(*argv), name) == value
+
+
+@pytest.mark.parametrize(
+    ("text", "name", "value"),
+    [
+        ("batch_size: 3", "batch_size", 3),
+        ("batch_size:", "batch_size", None),
+        ("rate: 1e-3", "rate", 0.001),
+        ("loud: true", "loud", True),
+        ("label: 7", "label", "7"),
+        ("tags: [a, b]", "tags", ("a", "b")),
+        ("tags: a,b", "tags", ("a", "b")),
+        ("extra: {momentum: 0.9, eps: 1e-8}", "extra", {"momentum": 0.9, "eps": 1e-8}),
+        ("extra: a=1", "extra", {"a": 1}),
+        ("", "size", 1),
+    ],
+)
+def test_yaml_is_read_by_type(file: Path, text: str, name: str, value: Any) -> None:
+    file.write_text(text)
+    assert getattr(read("--config", "a.yaml"), name) == value
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "value"),
+    [("LOUD", "true", True), ("LOUD", "0", False), ("TAGS", "a,b", ("a", "b")), ("EXTRA", "a=1", {"a": 1})],
+)
+def test_the_environment_is_read_by_type(name: str, text: str, value: Any) -> None:
+    assert getattr(read(**{f"PSGD_{name}": text}), name.lower()) == value
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (["--size", "x"], "--size must be an integer, got 'x'"),
+        (["--size", "1.5"], "--size must be an integer, got '1.5'"),
+        (["--size", "0"], "size must be >= 1, got 0"),
+        (["--rate", "fast"], "--rate must be a number, got 'fast'"),
+        (["--kind", "square"], "--kind must be round or flat, got 'square'"),
+        (["--extra", "a"], "--extra must be a list of key=value, separated by commas, got ['a']"),
+        (["--size"], "argument --size: expected one argument; see shape --help"),
+        (["--sise", "3"], "unrecognized arguments: --sise 3; did you mean --size?; see shape --help"),
+        (["--sise=3"], "unrecognized arguments: --sise=3; did you mean --size?; see shape --help"),
+        (["--qqq"], "unrecognized arguments: --qqq; see shape --help"),
+        (["--batch", "3"], "unrecognized arguments: --batch 3; did you mean --batch-size?; see shape --help"),
+        (["--derived", "3"], "unrecognized arguments: --derived 3; see shape --help"),
+        (["--config", "b.yaml"], "config: can not read b.yaml: No such file or directory"),
+    ],
+)
+def test_a_flag_that_can_not_be_read_is_refused(file: Path, argv: list[str], message: str) -> None:
+    assert refusal(*argv) == message
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("sise: 3", "config a.yaml: there is no option 'sise'; did you mean size?"),
+        ("batch-size: 3", "config a.yaml: there is no option 'batch-size'; did you mean batch_size?"),
+        ("derived: 3", "config a.yaml: there is no option 'derived'"),
+        ("size: x", "size in a.yaml must be an integer, got 'x'"),
+        ("size: true", "size in a.yaml must be an integer, got True"),
+        ("size: [1]", "size in a.yaml must be an integer, got [1]"),
+        ("size: 1.5", "size in a.yaml must be an integer, got 1.5"),
+        ("size:", "size in a.yaml must be an integer, got None"),
+        ("rate: true", "rate in a.yaml must be a number, got True"),
+        ("loud: 3", "loud in a.yaml must be true or false, got 3"),
+        ("label: [a]", "label in a.yaml must be a text, got ['a']"),
+        ("kind: 3", "kind in a.yaml must be round or flat, got 3"),
+        ("tags: {a: b}", "tags in a.yaml must be a list, separated by commas, got {'a': 'b'}"),
+        ("- 1\n- 2", "config a.yaml must hold options as 'name: value', got '[1, 2]'"),
+        ("hello", "config a.yaml must hold options as 'name: value', got 'hello'"),
+    ],
+)
+def test_yaml_that_can_not_be_read_is_refused(file: Path, text: str, message: str) -> None:
+    file.write_text(text)
+    assert refusal("--config", "a.yaml") == message
+
+
+def test_what_is_no_yaml_is_refused(file: Path) -> None:
+    file.write_text("size: [1\n")
+    assert refusal("--config", "a.yaml").startswith("config a.yaml must be YAML, got: while parsing")
+    file.write_bytes(b"\xff\xfe\x00")
+    assert refusal("--config", "a.yaml").startswith("config a.yaml must be YAML, got: ")
+
+
+def test_a_variable_that_can_not_be_read_is_named() -> None:
+    assert refusal(PSGD_SIZE="x") == "PSGD_SIZE in the environment must be an integer, got 'x'"
+    assert refusal(PSGD_LOUD="loud") == "PSGD_LOUD in the environment must be true or false, got 'loud'"
+
+
+def test_other_variables_are_left_alone() -> None:
+    assert read(PSGD_SOMETHING="x", SIZE="3") == Options()
+
+
+def test_the_printed_config_reads_back_as_the_same(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    argv = ["--size", "3", "--tags", "a,b", "--extra", "eps=1e-8,on=true", "--loud"]
+    with pytest.raises(SystemExit) as ended:
+        read(*argv, "--print_config")
+    assert ended.value.code == 0
+    printed = capsys.readouterr().out
+    assert yaml.safe_load(printed)["extra"] == {"eps": 1e-8, "on": True}
+    file.write_text(printed)
+    assert read("--config", "a.yaml") == read(*argv)
+
+
+def test_help_has_every_option_under_its_heading(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        read("--help")
+    assert ended.value.code == 0
+    shown = capsys.readouterr().out
+    numbers, words = shown.split("Words:")
+    assert "Numbers:" in numbers
+    for flag in ("--size SIZE", "--batch-size N", "--rate X", "how many, 100 % of them", "how fast (default: 0.5)"):
+        assert flag in numbers
+    for flag in ("--kind round|flat", "--label NAME", "--tags TAG,...", "--loud, --no-loud"):
+        assert flag in words
+    assert "derived" not in shown

@@ -1,0 +1,364 @@
+import gzip
+import json
+import struct
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from psgd.cli import main
+from psgd.cli.train import build_trainer, parse_straggler
+from psgd.cli.train_config import TrainConfig
+from psgd.config import Placement, Straggler
+from psgd.core.modes import Async, Sync
+from psgd.errors import ConfigurationError, ResourceError
+from psgd.runlog import Header, read
+from psgd.training.callbacks import EarlyStopping
+
+FIGURES = {
+    *("mode", "staleness", "backups", "workers", "slots", "shards", "steps", "pushes", "samples", "seconds"),
+    *("samples_per_s", "train_loss", "test_loss", "test_accuracy", "weights_sha256", "lag", "dropped_samples"),
+    *("threads", "torch", "psgd", "max_clock_gap", "dropped_pushes", "stopped_early", "out"),
+}
+OWN_MODELS = """
+from torch import nn
+
+def small(shape, classes):
+    return nn.Sequential(nn.Flatten(), nn.Linear(64, classes))
+
+def empty():
+    return nn.ReLU()
+
+def broken():
+    raise RuntimeError("out of ideas")
+"""
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty current folder: what a command writes unasked is seen."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def own_models(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A module of the user's own beside the run."""
+    (here / "psgd_test_models.py").write_text(OWN_MODELS)
+    monkeypatch.syspath_prepend(str(here))
+
+
+def train(*options: str, **environment: str) -> int:
+    return main(["train", "--plane", "memory", *options], environment)
+
+
+def entries(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+# ------------------------------------------------------------------ runs
+
+
+def test_plain_psgd_train_learns_the_digits(capsys: pytest.CaptureFixture[str], here: Path) -> None:
+    assert train("--json") == 0
+    captured = capsys.readouterr()
+    figures = json.loads(captured.out.splitlines()[-1])
+    assert figures.keys() == FIGURES
+    assert figures["test_accuracy"] >= 0.96
+    assert (figures["mode"], figures["workers"], figures["slots"], figures["shards"]) == ("sync", 2, 2, 2)
+    assert (figures["steps"], figures["pushes"], figures["samples"]) == (220, 440, 440 * 32)
+    assert figures["lag"] == {"mean": 0.0, "max": 0, "histogram": {"0": 440}}
+    assert figures["out"].startswith("runs/")
+    assert captured.err.splitlines()[-1] == f"psgd: the run is in {figures['out']}"
+    assert entries(here / figures["out"]) == ["run.jsonl", "tensorboard", "weights.safetensors"]
+
+
+def test_a_bounded_asynchronous_run_stays_within_its_bound(capsys: pytest.CaptureFixture[str]) -> None:
+    assert train("--mode", "async", "--staleness", "2", "--json", "--out", "run") == 0
+    figures = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert (figures["mode"], figures["staleness"], figures["backups"]) == ("async", 2, 0)
+    assert figures["max_clock_gap"] <= 2
+    assert figures["test_accuracy"] >= 0.96
+
+
+def test_without_json_a_table_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
+    assert train("--steps", "2", "--out", "run") == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert "steps            2" in lines
+    assert "lag              mean 0.00, max 0" in lines
+    assert "out              run" in lines
+
+
+def test_a_run_that_diverged_still_prints_json(capsys: pytest.CaptureFixture[str]) -> None:
+    options = ("--optimizer", "sgd", "--lr", "1e38", "--steps", "4", "--json", "--out", "run")
+    assert train(*options) == 0
+    line = capsys.readouterr().out.splitlines()[-1]
+    assert "NaN" not in line
+    assert json.loads(line)["train_loss"] is None
+
+
+def test_the_log_says_what_was_asked_for() -> None:
+    assert train("--steps", "1", "--out", "run", PSGD_SEED="5") == 0
+    header = next(read(Path("run")))
+    assert isinstance(header, Header)
+    assert header.settings["options"]["data"] == "digits"
+    assert header.settings["seed"] == header.settings["options"]["seed"] == 5
+
+
+@pytest.mark.usefixtures("own_models")
+def test_a_model_of_ones_own_is_found_by_name(capsys: pytest.CaptureFixture[str]) -> None:
+    assert train("--model", "psgd_test_models:small", "--steps", "1", "--dry-run", "--json") == 0
+    assert json.loads(capsys.readouterr().out)["parameters"] == 64 * 10 + 10
+
+
+def test_a_dry_run_tells_the_plan_and_writes_nothing(capsys: pytest.CaptureFixture[str], here: Path) -> None:
+    assert main(["train", "--dry-run", "--json", "--shards", "3", "--out", "run"], {}) == 0
+    plan = json.loads(capsys.readouterr().out)
+    assert plan == {
+        "mode": "sync",
+        "workers": 2,
+        "slots": 2,
+        "steps": 220,
+        "samples": 220 * 64,
+        "evaluate_every": 22,
+        "tensors": 4,
+        "parameters": 64 * 128 + 128 + 128 * 10 + 10,
+        "layout": "sliced",
+        "bytes_a_shard": plan["bytes_a_shard"],
+        "plane": "rpc",
+        "out": "run",
+    }
+    assert sum(plan["bytes_a_shard"]) == 38656
+    assert entries(here) == []
+
+
+def test_a_dry_run_is_readable(capsys: pytest.CaptureFixture[str]) -> None:
+    assert train("--dry-run", "--shards", "1") == 0
+    assert "bytes_a_shard   38,656" in capsys.readouterr().out.splitlines()
+
+
+@pytest.mark.data
+def test_mnist_is_read_from_its_files(shared_data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    options = ("--data", "mnist", "--data-dir", str(shared_data / "mnist"), "--model", "cnn", "--dry-run", "--json")
+    assert train(*options) == 0
+    assert json.loads(capsys.readouterr().out)["evaluate_every"] == 60_000 // 64
+
+
+# ------------------------------------------------------------------ from options to the trainer
+
+
+def test_every_option_reaches_the_trainer() -> None:
+    trainer = build_trainer(
+        TrainConfig(
+            mode="async",
+            staleness=3,
+            workers=3,
+            slots=6,
+            shards=4,
+            threads=2,
+            plane="rpc",
+            use_gpu=True,
+            cpus_per_worker=0.5,
+            placement="spread",
+            optimizer="sgd",
+            lr=0.25,
+            optimizer_args={"momentum": 0.5},
+            schedule="step",
+            schedule_args={"step_size": 3},
+            batch_size=8,
+            accumulate=2,
+            precision="bf16",
+            steps=7,
+            evaluate_every=3,
+            patience=4,
+            seed=9,
+            straggler=("0:3x", "5:50ms"),
+            out="run",
+        )
+    )
+    plan = trainer.plan()
+    job, training = plan.job, plan.job.training
+    assert job.rules.mode == Async(3)
+    assert (job.workers, job.rules.slots, job.rules.shards) == (3, 6, 4)
+    assert (job.rules.steps, job.rules.evaluate_every) == (7, 3)
+    assert (training.batch_size, training.accumulate, training.precision, training.threads) == (8, 2, "bf16", 2)
+    assert (training.seed, training.use_gpu) == (9, True)
+    assert training.stragglers == (Straggler(0, factor=3.0), Straggler(5, delay_s=0.05))
+    assert plan.placement == Placement(cpus_per_worker=0.5, gpus_per_worker=1, strategy="SPREAD")
+    assert plan.stopping == EarlyStopping(patience=4)
+    assert (plan.plane, plan.out) == ("rpc", Path("run"))
+    optimizer = job.optimizer(job.model().named_parameters())
+    assert (optimizer.defaults["lr"], optimizer.defaults["momentum"]) == (0.25, 0.5)
+    assert job.schedule is not None
+    assert type(job.schedule(optimizer)).__name__ == "StepLR"
+
+
+def test_the_mode_has_its_bound() -> None:
+    assert TrainConfig().choose_mode() == Sync(0)
+    assert TrainConfig(backups=1).choose_mode() == Sync(1)
+    assert TrainConfig(mode="async").choose_mode() == Async(None)
+    assert TrainConfig(mode="async", staleness=0).choose_mode() == Async(0)
+
+
+@pytest.mark.parametrize(
+    ("text", "straggler"),
+    [
+        ("0:3x", Straggler(0, factor=3.0)),
+        ("2:1.5x", Straggler(2, factor=1.5)),
+        ("1:50ms", Straggler(1, delay_s=0.05)),
+        ("1:0.5ms", Straggler(1, delay_s=0.0005)),
+    ],
+)
+def test_a_straggler_is_a_slot_and_how_much_slower(text: str, straggler: Straggler) -> None:
+    assert parse_straggler(text) == straggler
+
+
+@pytest.mark.parametrize("text", ["0", "0:", ":3x", "0:3", "x:3x", "0:x", "-1:3x", "0:50s", "0:3x "])
+def test_a_malformed_straggler_is_refused(text: str) -> None:
+    with pytest.raises(ConfigurationError, match=r"^straggler must be SLOT:3x or SLOT:50ms, got '"):
+        parse_straggler(text)
+
+
+# ------------------------------------------------------------------ what is refused
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ("--model resnet", ["model must be one of mlp, cnn, linear or my.pkg:factory", "'resnet'"]),
+        ("--model psgd_test_models:none", ["psgd_test_models", "'none'"]),
+        ("--model no.such:model", ["no.such:model", "can not import"]),
+        ("--model psgd_test_models:empty", ["model: ReLU must have at least one parameter", "got none"]),
+        ("--data cifar", ["data must be one of digits, mnist, fashion-mnist", "'cifar'"]),
+        ("--data mnist", ["data mnist needs the folder of its IDX files", "--data-dir"]),
+        ("--data mnist --data-dir nowhere", ["nowhere/train-images-idx3-ubyte.gz", "found no file"]),
+        ("--workers 0", ["workers must be >= 1, got 0"]),
+        ("--workers -1", ["workers must be >= 1, got -1"]),
+        ("--workers two", ["--workers must be an integer, got 'two'"]),
+        ("--workers 3 --slots 2", ["workers must be <= slots (2), got 3"]),
+        ("--shards 0", ["shards must be >= 1, got 0"]),
+        ("--threads 0", ["threads must be >= 1, got 0"]),
+        ("--cpus-per-worker -1", ["cpus_per_worker must be >= 0, got -1.0"]),
+        ("--mode bsp", ["--mode must be sync or async, got 'bsp'"]),
+        ("--backups 2", ["backups must be < slots, got 2 of 2 slots"]),
+        ("--backups -1", ["backups must be >= 0, got -1"]),
+        ("--staleness 2", ["staleness must be left out with mode sync, got 2"]),
+        ("--mode async --backups 1", ["backups must be left out with mode async, got 1"]),
+        ("--mode async --staleness -1", ["staleness must be >= 0 or None, got -1"]),
+        ("--lr -0.1", ["lr must be a finite number >= 0, got -0.1"]),
+        ("--lr nan", ["lr must be a finite number >= 0, got nan"]),
+        ("--lr fast", ["--lr must be a number, got 'fast'"]),
+        ("--optimizer sdg", ["optimizer must be one of", "'sdg'"]),
+        ("--optimizer lbfgs", ["optimizer", "LBFGS"]),
+        ("--optimizer-args momentum=0.9", ["optimizer adam has no argument 'momentum'"]),
+        ("--optimizer-args eps", ["--optimizer-args must be a list of key=value", "['eps']"]),
+        ("--optimizer-args eps=-1", ["optimizer adam", "eps=-1"]),
+        ("--schedule zigzag", ["schedule must be one of", "'zigzag'"]),
+        ("--schedule step", ["schedule step", "step_size"]),
+        ("--schedule-args step_size=3", ["schedule arguments need a schedule's name", "step_size"]),
+        ("--batch-size 0", ["batch_size must be >= 1, got 0"]),
+        ("--batch-size 719", ["slots * batch_size must be <= the 1437 samples", "2 * 719 = 1438"]),
+        ("--accumulate 33", ["accumulate must be <= batch_size (32), got 33"]),
+        ("--precision fp16", ["--precision must be fp32 or bf16, got 'fp16'"]),
+        ("--epochs 0", ["epochs must be >= 1, got 0"]),
+        ("--steps 0", ["steps must be >= 1, got 0"]),
+        ("--epochs 2 --steps 2", ["epochs must be left out with steps, got 2 and 2"]),
+        ("--evaluate-every 0", ["evaluate_every must be >= 1, got 0"]),
+        ("--patience 0", ["patience must be >= 1, got 0"]),
+        ("--seed -1", ["seed must be", "got -1"]),
+        ("--straggler 0:3", ["straggler must be SLOT:3x or SLOT:50ms, got '0:3'"]),
+        ("--straggler 2:3x", ["straggler slot must be < slots (2), got 2"]),
+        ("--straggler 0:0.5x", ["straggler factor must be >= 1, got 0.5"]),
+        ("--placement near", ["--placement must be pack or spread, got 'near'"]),
+        ("--plane pigeon", ["--plane must be auto, rpc or memory, got 'pigeon'"]),
+        ("--warm-start first.pt", ["weights must be a state_dict or a .safetensors file, got first.pt"]),
+        ("--warm-start no.safetensors", ["no.safetensors"]),
+        ("--wrokers 2", ["unrecognized arguments: --wrokers 2", "did you mean --workers?"]),
+        ("--workers", ["argument --workers: expected one argument"]),
+        ("--config no.yaml", ["config: can not read no.yaml"]),
+        ("digits", ["unrecognized arguments: digits"]),
+    ],
+)
+@pytest.mark.usefixtures("own_models")
+def test_bad_input_is_one_line_and_leaves_nothing(
+    capsys: pytest.CaptureFixture[str], here: Path, options: str, words: list[str]
+) -> None:
+    before = entries(here)
+    assert train("--out", "run", *options.split()) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.startswith("psgd: error: ")
+    assert captured.err.count("\n") == 1
+    for word in words:
+        assert word in captured.err
+    assert [name for name in entries(here) if name != "__pycache__"] == before
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("workers: 0", ["workers must be >= 1, got 0"]),
+        ("wrokers: 2", ["config bad.yaml: there is no option 'wrokers'; did you mean workers?"]),
+        ("workers: [2", ["config bad.yaml must be YAML"]),
+        ("workers: many", ["workers in bad.yaml must be an integer, got 'many'"]),
+        ("[1, 2]", ["config bad.yaml must hold options"]),
+    ],
+)
+def test_bad_yaml_is_one_line_and_leaves_nothing(
+    capsys: pytest.CaptureFixture[str], here: Path, text: str, words: list[str]
+) -> None:
+    (here / "bad.yaml").write_text(text)
+    assert train("--out", "run", "--config", "bad.yaml") == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    for word in words:
+        assert word in error
+    assert entries(here) == ["bad.yaml"]
+
+
+def write_idx(path: Path, content: bytes, sizes: tuple[int, ...], keep: int | None = None) -> None:
+    header = bytes((0, 0, 8, len(sizes))) + struct.pack(f">{len(sizes)}I", *sizes)
+    path.write_bytes(gzip.compress((header + content)[:keep]))
+
+
+def test_a_truncated_data_file_is_named(capsys: pytest.CaptureFixture[str], here: Path) -> None:
+    data = here / "data"
+    data.mkdir()
+    for part in ("train", "t10k"):
+        write_idx(data / f"{part}-images-idx3-ubyte.gz", bytes(2 * 784), (2, 28, 28))
+        write_idx(data / f"{part}-labels-idx1-ubyte.gz", bytes(2), (2,))
+    write_idx(data / "t10k-images-idx3-ubyte.gz", bytes(2 * 784), (2, 28, 28), keep=1000)
+    assert train("--data", "mnist", "--data-dir", "data", "--out", "run") == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert f"{data}/t10k-images-idx3-ubyte.gz: expected 1568 bytes of data (2 x 28 x 28), found 984" in error
+    assert entries(here) == ["data"]
+
+
+def test_a_folder_with_another_run_is_refused_and_left_as_it_is(capsys: pytest.CaptureFixture[str], here: Path) -> None:
+    assert train("--steps", "1", "--out", "run") == 0
+    written = {path: path.read_bytes() for path in (here / "run").rglob("*") if path.is_file()}
+    capsys.readouterr()
+    assert train("--steps", "1", "--out", "run") == 2
+    error = capsys.readouterr().err
+    assert error == "psgd: error: out must be without a run, got run: run.jsonl is there; choose another folder\n"
+    assert {path: path.read_bytes() for path in (here / "run").rglob("*") if path.is_file()} == written
+
+
+def test_a_cluster_that_has_too_little_is_one_line_and_leaves_nothing(
+    capsys: pytest.CaptureFixture[str], here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: Any) -> None:
+        raise ResourceError("the cluster has 2 CPUs, the run needs 66; lower workers")
+
+    monkeypatch.setattr("psgd.cluster.run", refuse)
+    assert main(["train", "--out", "run"], {}) == 2
+    assert capsys.readouterr().err == "psgd: error: the cluster has 2 CPUs, the run needs 66; lower workers\n"
+    assert entries(here) == []
+
+
+@pytest.mark.usefixtures("own_models")
+def test_a_model_that_breaks_keeps_its_traceback(here: Path) -> None:
+    with pytest.raises(RuntimeError, match=r"^out of ideas$"):
+        train("--model", "psgd_test_models:broken", "--out", "run")
+    assert "run" not in entries(here)

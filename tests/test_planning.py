@@ -1,0 +1,158 @@
+import os
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import nn
+from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
+
+from psgd.core.modes import Async, Sync
+from psgd.errors import ConfigurationError
+from psgd.planning import (
+    check_folder,
+    check_update,
+    count_samples,
+    data_factory,
+    first_model,
+    keeps_whole,
+    new_folder,
+)
+from psgd.runlog import FILE_NAME
+from psgd.training.optimizers import resolve_optimizer
+from psgd.transport.flat import layout_of, tensors_of
+
+DATA = TensorDataset(torch.zeros(6, 2), torch.zeros(6, 1))
+NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
+
+
+class Numbers(Dataset[Any]):
+    def __len__(self) -> int:
+        return 3
+
+    def __getitem__(self, index: int) -> Any:
+        return index, index
+
+
+class Stream(IterableDataset[Any]):
+    def __iter__(self) -> Iterator[Any]:
+        return iter(())
+
+
+def make_model() -> nn.Module:
+    return nn.Linear(2, 1)
+
+
+def test_data_may_be_given_as_it_is_or_by_a_function() -> None:
+    assert data_factory("train_data", DATA)() is DATA
+    assert data_factory("train_data", lambda: DATA)() is DATA
+    assert type(data_factory("train_data", Numbers)()) is Numbers
+    assert count_samples("train_data", lambda: DATA) == 6
+
+
+@pytest.mark.parametrize(
+    ("data", "name"),
+    [(DataLoader(DATA), "DataLoader"), (Stream(), "Stream"), (7, "int")],
+)
+def test_what_is_no_data_set_is_refused(data: Any, name: str) -> None:
+    with pytest.raises(ConfigurationError, match=f"^train_data must be a map-style data set .*, got {name}$"):
+        data_factory("train_data", data)
+
+
+def test_a_function_must_make_a_data_set_with_samples() -> None:
+    with pytest.raises(ConfigurationError, match=r"^val_data must make a map-style data set .*, got int$"):
+        count_samples("val_data", lambda: 7)  # type: ignore[arg-type, return-value]
+    with pytest.raises(ConfigurationError, match=r"^val_data must have samples, got an empty TensorDataset$"):
+        count_samples("val_data", lambda: TensorDataset(torch.zeros(0)))
+
+
+def test_the_first_weights_are_those_of_the_seed_and_nothing_else_is_drawn() -> None:
+    before = torch.get_rng_state()
+    first, second, other = (first_model(make_model, seed, None) for seed in (1, 1, 2))
+    assert torch.equal(torch.get_rng_state(), before)
+    weight = tensors_of(first)["weight"]
+    assert torch.equal(weight, tensors_of(second)["weight"])
+    assert not torch.equal(weight, tensors_of(other)["weight"])
+    with torch.random.fork_rng():
+        torch.manual_seed(1)
+        assert torch.equal(weight, tensors_of(make_model())["weight"])
+
+
+def test_a_warm_start_replaces_the_seeds_weights(tmp_path: Path) -> None:
+    weights = {"weight": torch.tensor([[3.0, 4.0]]), "bias": torch.tensor([5.0])}
+    save_file(weights, tmp_path / "first.safetensors")
+    for source in (weights, tmp_path / "first.safetensors", str(tmp_path / "first.safetensors")):
+        model = first_model(make_model, 0, source)
+        assert {name: tensor.tolist() for name, tensor in tensors_of(model).items()} == {
+            "weight": [[3.0, 4.0]],
+            "bias": [5.0],
+        }
+
+
+def test_a_warm_start_must_fit() -> None:
+    with pytest.raises(ConfigurationError, match=r"^weights must fit the model Linear, got missing: bias"):
+        first_model(make_model, 0, {"weight": torch.zeros(1, 3)})
+
+
+def test_a_model_without_parameters_is_refused() -> None:
+    with pytest.raises(ConfigurationError, match=r"^model: ReLU must have at least one parameter to train, got none$"):
+        first_model(nn.ReLU, 0, None)
+
+
+def test_optimizer_and_schedule_are_tried_before_anything_starts() -> None:
+    model, sgd = make_model(), resolve_optimizer("sgd", 0.1, {})
+    made = check_update(model, sgd, lambda optimizer: torch.optim.lr_scheduler.StepLR(optimizer, 3))
+    assert type(made) is torch.optim.SGD
+    with pytest.raises(ConfigurationError, match=r"^optimizer: the factory must return .*, got int$"):
+        check_update(model, lambda params: 7, None)  # type: ignore[arg-type, return-value]
+    with pytest.raises(ConfigurationError, match=r"^lr_scheduler must make .*, got int$"):
+        check_update(model, sgd, lambda optimizer: 7)  # type: ignore[arg-type, return-value]
+    with pytest.raises(ConfigurationError, match=r"^lr_scheduler must not be ReduceLROnPlateau: "):
+        check_update(model, sgd, torch.optim.lr_scheduler.ReduceLROnPlateau)
+
+
+def test_tensors_stay_whole_only_where_the_optimizer_needs_them() -> None:
+    layout = layout_of(tensors_of(make_model()))
+    sgd, adafactor = resolve_optimizer("sgd", 0.1, {}), resolve_optimizer("adafactor", 0.1, {})
+    assert keeps_whole("auto", sgd, layout) is False
+    assert keeps_whole("auto", adafactor, layout) is True
+    assert keeps_whole("whole", sgd, layout) is True
+    assert keeps_whole("sliced", adafactor, layout) is False
+    with pytest.raises(ConfigurationError, match=r"^layout must be auto, sliced or whole, got 'cut'$"):
+        keeps_whole("cut", sgd, layout)  # type: ignore[arg-type]
+
+
+def test_a_new_folder_is_named_by_time_and_mode(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert new_folder(Sync(), NOW) == Path("runs/20260102-030405-sync")
+    assert new_folder(Async(2), NOW) == Path("runs/20260102-030405-async")
+    for name in ("20260102-030405-sync", "20260102-030405-sync-2"):
+        (tmp_path / "runs" / name).mkdir(parents=True)
+    assert new_folder(Sync(), NOW) == Path("runs/20260102-030405-sync-3")
+
+
+def test_a_folder_takes_one_run(tmp_path: Path) -> None:
+    check_folder(tmp_path)
+    check_folder(tmp_path / "not" / "yet")
+    assert list(tmp_path.iterdir()) == []
+    (tmp_path / FILE_NAME).touch()
+    with pytest.raises(ConfigurationError, match=f"^out must be without a run, got {tmp_path}: run.jsonl is there"):
+        check_folder(tmp_path)
+
+
+def test_a_file_is_no_folder(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    for out in (tmp_path / "file", tmp_path / "file" / "run"):
+        with pytest.raises(
+            ConfigurationError, match=f"^out must be a folder, got {out}: {tmp_path / 'file'} is a file$"
+        ):
+            check_folder(out)
+
+
+def test_a_folder_must_be_writable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "access", lambda path, mode: False)  # root may write everywhere
+    with pytest.raises(ConfigurationError, match=f"^out must be writable, got {tmp_path / 'run'}: "):
+        check_folder(tmp_path / "run")

@@ -1,0 +1,404 @@
+import errno
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import nn
+from torch.utils.data import TensorDataset
+
+import psgd
+from psgd.config import Job, OwnLoop, Placement, Straggler
+from psgd.coordinator.outcome import Outcome
+from psgd.errors import ConfigurationError, ResourceError
+from psgd.observers import JsonLinesWriter
+from psgd.runlog import Evaluation, Footer, Header, Iteration, Record, read
+from psgd.trainer import Trainer
+from psgd.training.callbacks import Callback, EarlyStopping
+from psgd.transport.flat import sha256
+from tests.jobs import CLASSES, CNN, MLP, SGD, SHAPE
+from tests.records import ITERATION
+
+
+@cache
+def images() -> TensorDataset:
+    """160 samples."""
+    generator = torch.Generator().manual_seed(1)
+    inputs = torch.randn(160, *SHAPE, generator=generator)
+    return TensorDataset(inputs, torch.randint(CLASSES, (160,), generator=generator))
+
+
+GIVEN: dict[str, Any] = {
+    "model": MLP,
+    "optimizer": SGD,
+    "train_data": images(),
+    "val_data": images(),
+    "workers": 2,
+    "shards": 2,
+    "batch_size": 20,  # 160 images: 4 steps of 2 slots an epoch
+    "epochs": 2,
+    "plane": "memory",
+    "out": None,
+    "progress": False,
+}
+Launched = tuple[Job, Placement]
+
+
+def make(**changes: Any) -> Trainer:
+    return Trainer(**{**GIVEN, **changes})
+
+
+def own_loop() -> None:
+    pass
+
+
+def refusal(**changes: Any) -> str:
+    with pytest.raises(ConfigurationError) as caught:
+        make(**changes).plan()
+    return str(caught.value)
+
+
+@pytest.fixture
+def launches(monkeypatch: pytest.MonkeyPatch) -> list[Launched]:
+    """What is launched on Ray, with a cluster that refuses everything."""
+    launched: list[Launched] = []
+
+    def refuse(job: Job, placement: Placement, *_: Any) -> Outcome:
+        launched.append((job, placement))
+        raise ResourceError("the cluster has 2 CPUs, the run needs 4")
+
+    monkeypatch.setattr("psgd.cluster.run", refuse)
+    return launched
+
+
+# ------------------------------------------------------------------ fit
+
+
+@pytest.mark.parametrize("mode", [psgd.Sync(), psgd.Async(staleness=1)])
+def test_fit_trains_and_says_how_it_went(mode: Any) -> None:
+    result = make(mode=mode, epochs=5).fit()
+    assert result.figures["steps"] == 20
+    assert result.figures["pushes"] == len(result.history) == 40
+    assert result.figures["samples"] == 800
+    assert result.metrics["train_loss"] < result.history["loss"][0]
+    assert list(result.evaluations["step"]) == [4, 8, 12, 16, 20]
+    assert result.metrics["test_loss"] == result.figures["test_loss"] == list(result.evaluations["test_loss"])[-1]
+    assert sum(result.staleness_histogram.values()) == 40
+    assert (result.path, result.checkpoint) == (None, None)
+    assert sha256(result.load_model().state_dict()) == result.figures["weights_sha256"]
+
+
+def test_the_run_is_written_below_its_folder(tmp_path: Path) -> None:
+    out = tmp_path / "a" / "run"
+    result = make(out=out, labels={"data": "images"}).fit()
+    assert sorted(path.name for path in out.iterdir()) == ["run.jsonl", "tensorboard", "weights.safetensors"]
+    assert (result.path, result.checkpoint) == (out, out / "weights.safetensors")
+    header, *records, footer = read(out)
+    assert isinstance(header, Header)
+    assert header.settings["data"] == "images"
+    assert header.settings["optimizer_args"]["momentum"] == 0.9
+    assert [type(record) for record in records].count(Iteration) == 16
+    assert [type(record) for record in records].count(Evaluation) == 2
+    assert isinstance(footer, Footer)
+    assert footer.figures == json.loads(json.dumps(result.figures))
+    stored = load_file(out / "weights.safetensors")
+    assert sha256({name: stored[name] for name in result.weights}) == result.figures["weights_sha256"]
+
+
+def test_the_history_persists_even_if_the_weights_do_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(*_: Any) -> Path:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("psgd.trainer.save_weights", fail)
+    result = make(out=tmp_path).fit()
+    assert result.checkpoint is None
+    assert result.weights.keys() == MLP().state_dict().keys()
+    assert isinstance(list(read(tmp_path))[-1], Footer)
+    assert "the weights are not saved: [Errno 28] No space left on device" in caplog.text
+
+
+def test_a_full_disk_does_not_end_the_training(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(*_: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(JsonLinesWriter, "__call__", fail)
+    result = make(out=tmp_path).fit()
+    assert result.figures["steps"] == 8
+    assert "JsonLinesWriter gave up: [Errno 28] No space left on device; training goes on unwritten" in caplog.text
+
+
+def test_nothing_is_written_before_fit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    make(out="auto").plan()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_is_found_where_none_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    path = make(out="auto").fit().path
+    assert path is not None
+    assert path.parent == Path("runs")
+    assert path.name.endswith("-sync")
+    assert (tmp_path / path / "run.jsonl").is_file()
+
+
+def test_the_same_seed_gives_the_same_bits_and_leaves_the_global_ones_alone() -> None:
+    before = torch.get_rng_state()
+    plans = [make(seed=seed).plan() for seed in (1, 1, 2)]
+    assert torch.equal(torch.get_rng_state(), before)
+    first, second, other = (sha256(plan.initial) for plan in plans)
+    assert first == second != other
+    results = [make(seed=1, shards=shards, workers=workers, slots=2).fit() for shards, workers in ((1, 2), (3, 1))]
+    assert len({result.figures["weights_sha256"] for result in results}) == 1
+
+
+def test_training_goes_on_from_a_warm_start(tmp_path: Path) -> None:
+    first = make(out=tmp_path).fit()
+    for source in (first.weights, first.checkpoint):
+        assert sha256(make(warm_start=source).plan().initial) == first.figures["weights_sha256"]
+
+
+# ------------------------------------------------------------------ callbacks
+
+
+class Diary(Callback):
+    def __init__(self) -> None:
+        self.entries: list[str] = []
+
+    def on_start(self) -> None:
+        self.entries.append("start")
+
+    def on_step(self, iteration: Iteration) -> None:
+        self.entries.append("step")
+
+    def on_evaluation(self, evaluation: Evaluation) -> None:
+        self.entries.append(f"evaluation {evaluation.step}")
+
+    def on_end(self, result: object) -> None:
+        assert isinstance(result, psgd.Result)
+        self.entries.append("end")
+
+
+def test_a_callback_is_told_everything_in_order() -> None:
+    diary = Diary()
+    make(callbacks=[diary], epochs=1).fit()
+    assert [entry for entry in diary.entries if entry != "step"] == ["start", "evaluation 4", "end"]
+    assert diary.entries.count("step") == 8
+
+
+def test_an_error_in_a_callback_ends_the_run_and_closes_the_log(tmp_path: Path) -> None:
+    class Broken(Callback):
+        def on_evaluation(self, evaluation: Evaluation) -> None:
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        make(callbacks=[Broken()], out=tmp_path).fit()
+    assert not isinstance(list(read(tmp_path))[-1], Footer)
+    assert not (tmp_path / "weights.safetensors").exists()
+
+
+def test_early_stopping_ends_the_run_at_the_following_evaluation() -> None:
+    stopping = EarlyStopping(monitor="test_accuracy", mode="max", min_delta=1.0, patience=1)
+    result = make(callbacks=[stopping], epochs=9).fit()
+    # The first accuracy is the best so far; the second is no better by 1.0, which takes effect at the third.
+    assert result.figures["steps"] == 12
+    assert result.figures["stopped_early"].startswith("test_accuracy has not improved")
+
+
+# ------------------------------------------------------------------ the plan
+
+
+def test_the_length_is_given_in_epochs_or_steps() -> None:
+    rules = make(epochs=3).plan().job.rules
+    assert (rules.steps, rules.evaluate_every) == (12, 4)
+    rules = make(epochs=None, steps=7).plan().job.rules
+    assert (rules.steps, rules.evaluate_every) == (7, 4)
+    assert make(evaluate_every=5).plan().job.rules.evaluate_every == 5
+    assert make(val_data=None).plan().job.rules.evaluate_every is None
+
+
+def test_slots_follow_the_workers_unless_they_are_given() -> None:
+    assert make(workers=3, batch_size=10).plan().job.rules.slots == 3
+    assert make(workers=1, slots=4).plan().job.rules.slots == 4
+    assert make(workers=None).plan().job.workers == 1
+
+
+def test_data_may_come_from_functions() -> None:
+    job = make(train_data=images, val_data=images).plan().job
+    assert job.data is images
+    assert job.evaluation_data is images
+
+
+def test_everything_reaches_the_job() -> None:
+    def schedule(optimizer: torch.optim.Optimizer) -> torch.optim.lr_scheduler.LRScheduler:
+        return torch.optim.lr_scheduler.StepLR(optimizer, 3)
+
+    stragglers = [Straggler(1, delay_s=0.5)]
+    plan = make(
+        mode=psgd.Async(3),
+        loss=nn.CrossEntropyLoss(label_smoothing=0.1),
+        lr_scheduler=schedule,
+        accumulate=2,
+        precision="bf16",
+        threads=2,
+        seed=5,
+        layout="whole",
+        stragglers=stragglers,
+        placement=Placement(gpus_per_worker=1),
+        callbacks=[EarlyStopping(patience=2)],
+    ).plan()
+    job, training = plan.job, plan.job.training
+    assert job.rules.mode == psgd.Async(3)
+    assert (job.schedule, job.whole, job.own_loop) == (schedule, True, None)
+    assert (training.accumulate, training.precision, training.threads, training.seed) == (2, "bf16", 2, 5)
+    assert (training.use_gpu, training.stragglers) == (True, tuple(stragglers))
+    assert plan.stopping == EarlyStopping(patience=2)
+    assert plan.placement == Placement(gpus_per_worker=1)
+    json.dumps(plan.settings)
+
+
+def test_a_loop_of_ones_own_runs_once_a_worker() -> None:
+    plan = make(train_data=None, epochs=None, train_loop=own_loop, train_loop_config={"lr": 1}, plane="rpc").plan()
+    assert plan.job.own_loop == OwnLoop(own_loop, {"lr": 1})
+    assert (plan.job.data, plan.job.rules.steps, plan.job.rules.evaluate_every) == (None, None, None)
+    assert plan.job.rules.slots == plan.job.workers == 2
+
+
+def test_ray_trains_configs_are_taken_over(tmp_path: Path) -> None:
+    scaling = SimpleNamespace(num_workers=2, resources_per_worker={"CPU": 0.5}, placement_strategy="SPREAD")
+    failures = SimpleNamespace(max_failures=7)
+    run = SimpleNamespace(name="fruits", storage_path=str(tmp_path), failure_config=failures)
+    plan = make(workers=None, scaling_config=scaling, run_config=run, out="auto").plan()
+    assert plan.job.workers == 2
+    assert plan.placement == Placement(cpus_per_worker=0.5, strategy="SPREAD", max_failures=7)
+    assert plan.out == tmp_path / "fruits"
+
+
+def test_on_a_cluster_that_has_too_little_nothing_is_written(tmp_path: Path, launches: list[Launched]) -> None:
+    with pytest.raises(ResourceError):
+        make(plane="auto", out=tmp_path / "run", placement=Placement(cpus_per_worker=2)).fit()
+    assert list(tmp_path.iterdir()) == []
+    (launched,) = launches
+    assert launched[0].workers == 2
+    assert launched[1].cpus_per_worker == 2
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), SystemExit(143)])
+def test_an_interrupted_run_keeps_what_was_logged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: BaseException
+) -> None:
+    def interrupted(job: Job, initial: Any, stopping: Any, observe: Callable[[Record], None]) -> Outcome:
+        observe(ITERATION)
+        raise error
+
+    monkeypatch.setattr("psgd.inprocess.run", interrupted)
+    with pytest.raises((KeyboardInterrupt, SystemExit)):
+        make(out=tmp_path).fit()
+    assert list(read(tmp_path))[1:] == [ITERATION]
+
+
+def test_progress_goes_to_stderr(capsys: pytest.CaptureFixture[str]) -> None:
+    make(progress=True, epochs=1).fit()
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.startswith("step 4: test_loss ")
+
+
+# ------------------------------------------------------------------ what is refused
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"workers": 0}, "workers must be >= 1, got 0"),
+        ({"slots": 0}, "slots must be >= 1, got 0"),
+        ({"workers": 3, "slots": 2}, "workers must be <= slots (2), got 3"),
+        ({"shards": 0}, "shards must be >= 1, got 0"),
+        ({"batch_size": 0}, "batch_size must be >= 1, got 0"),
+        (
+            {"batch_size": 81},
+            "slots * batch_size must be <= the 160 samples of the data set, got 2 * 81 = 162; lower one of them",
+        ),
+        ({"epochs": 0}, "epochs must be >= 1, got 0"),
+        ({"epochs": None, "steps": 0}, "steps must be >= 1, got 0"),
+        ({"epochs": None}, "either epochs or steps must be given, got epochs=None and steps=None"),
+        ({"steps": 3}, "either epochs or steps must be given, got epochs=2 and steps=3"),
+        ({"evaluate_every": 0}, "evaluate_every must be >= 1, got 0"),
+        ({"evaluate_every": 2, "val_data": None}, "evaluate_every needs val_data, got 2 and no data"),
+        ({"mode": psgd.Sync(2)}, "backups must be < slots, got 2 of 2 slots"),
+        ({"mode": "sync"}, "mode must be psgd.Sync(...) or psgd.Async(...), got 'sync'"),
+        ({"plane": "pigeon"}, "plane must be auto, rpc or memory, got 'pigeon'"),
+        ({"layout": "cut"}, "layout must be auto, sliced or whole, got 'cut'"),
+        ({"precision": "fp16"}, "precision must be fp32 or bf16, got fp16"),
+        ({"threads": 0}, "threads must be >= 1, got 0"),
+        ({"accumulate": 21}, "accumulate must be <= batch_size (20), got 21"),
+        ({"seed": -1}, "seed must be in 0 … 2**63 - 1, got -1"),
+        ({"stragglers": [Straggler(2)]}, "straggler slot must be < slots (2), got 2"),
+        ({"model": CNN()}, "model must be a function that makes it, got Sequential"),
+        ({"model": nn.ReLU}, "model: ReLU must have at least one parameter to train, got none"),
+        ({"optimizer": "sgd"}, "optimizer must be a function that makes it, got str"),
+        ({"loss": nn.MSELoss(reduction="sum")}, "loss must have reduction='mean', got 'sum'"),
+        ({"train_data": None}, "train_data must be given, unless train_loop is; got neither"),
+        ({"train_loop_config": {}}, "train_loop_config must be left out without a train_loop"),
+        ({"train_loop": own_loop}, "train_data must be left out with a train_loop, which does that itself"),
+        (
+            {"train_loop": own_loop, "train_data": None},
+            "epochs must be left out with a train_loop, which does that itself",
+        ),
+        (
+            {"train_loop": own_loop, "train_data": None, "epochs": None, "slots": 4},
+            "an own loop runs one slot a worker: slots must be 2, got 4",
+        ),
+        (
+            {"callbacks": [EarlyStopping(), EarlyStopping()]},
+            "callbacks must hold at most one EarlyStopping, got 2",
+        ),
+        ({"callbacks": [EarlyStopping()], "val_data": None}, "callbacks: EarlyStopping needs val_data, got none"),
+        ({"warm_start": {}}, "weights must fit the model Sequential, got missing: 1.weight, 1.bias, 3.weight, 3.bias"),
+        (
+            {"scaling_config": SimpleNamespace(num_workers=2)},
+            "workers and placement must be left out beside scaling_config",
+        ),
+        (
+            {"run_config": SimpleNamespace(name="a", storage_path="/b", failure_config=None)},
+            "out must be left out beside run_config, got None",
+        ),
+    ],
+)
+def test_what_can_not_be_run_is_refused(changes: dict[str, Any], message: str) -> None:
+    assert refusal(**changes) == message
+
+
+def test_values_are_refused_when_they_are_given(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Trainer, "plan", None)
+    with pytest.raises(ConfigurationError, match=r"^shards must be >= 1, got 0$"):
+        make(shards=0)
+
+
+def test_a_folder_with_a_run_is_refused_and_left_as_it_is(tmp_path: Path) -> None:
+    (tmp_path / "run.jsonl").write_text("other\n")
+    with pytest.raises(ConfigurationError, match=r"^out must be without a run, got "):
+        make(out=tmp_path).fit()
+    assert [path.name for path in tmp_path.iterdir()] == ["run.jsonl"]
+    assert (tmp_path / "run.jsonl").read_text() == "other\n"
+
+
+def test_every_public_name_is_there() -> None:
+    for name in psgd.__all__:
+        assert getattr(psgd, name).__name__ == name
+    with pytest.raises(AttributeError, match=r"^module 'psgd' has no attribute 'Nonsense'$"):
+        psgd.Nonsense  # noqa: B018 (it is the access that raises)
+
+
+def test_a_trainer_can_be_changed_into_another() -> None:
+    assert replace(make(), seed=3).plan().job.training.seed == 3
