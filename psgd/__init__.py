@@ -14,16 +14,20 @@ if TYPE_CHECKING:
         PeerError,
         PsgdError,
         ResourceError,
+        RunEnded,
     )
     from psgd.result import Result
     from psgd.trainer import Trainer
     from psgd.training.callbacks import Callback, EarlyStopping
+    from psgd.worker.optimizer import DistributedOptimizer
+    from psgd.worker.session import batches, report
 
 _HOMES = {
     "Async": "psgd.core.modes",
     "Callback": "psgd.training.callbacks",
     "ConfigurationError": "psgd.errors",
     "DataError": "psgd.errors",
+    "DistributedOptimizer": "psgd.worker.optimizer",
     "EarlyStopping": "psgd.training.callbacks",
     "InternalError": "psgd.errors",
     "LostError": "psgd.errors",
@@ -32,9 +36,12 @@ _HOMES = {
     "PsgdError": "psgd.errors",
     "ResourceError": "psgd.errors",
     "Result": "psgd.result",
+    "RunEnded": "psgd.errors",
     "Straggler": "psgd.config",
     "Sync": "psgd.core.modes",
     "Trainer": "psgd.trainer",
+    "batches": "psgd.worker.session",
+    "report": "psgd.worker.session",
 }
 
 __all__ = [
@@ -42,6 +49,7 @@ __all__ = [
     "Callback",
     "ConfigurationError",
     "DataError",
+    "DistributedOptimizer",
     "EarlyStopping",
     "InternalError",
     "LostError",
@@ -50,9 +58,12 @@ __all__ = [
     "PsgdError",
     "ResourceError",
     "Result",
+    "RunEnded",
     "Straggler",
     "Sync",
     "Trainer",
+    "batches",
+    "report",
 ]
 
 

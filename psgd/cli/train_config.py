@@ -45,7 +45,7 @@ class TrainConfig:
     placement: Literal["pack", "spread"] = option("pack", "Processes", "workers on few nodes, or over many")
 
     optimizer: str = option("adam", "Optimization", "any of torch.optim: sgd, adam, rmsprop, adagrad, ...")
-    lr: float = option(0.003, "Optimization", "learning rate")
+    lr: float = option(0.002, "Optimization", "learning rate")
     optimizer_args: dict[str, Any] = field(
         default_factory=dict, metadata=about("Optimization", "its other arguments: momentum=0.9,...", "K=V,...")
     )

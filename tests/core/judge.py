@@ -34,9 +34,15 @@ class Seen:
 
     def knows(self, slot: Slot, step: Step) -> bool:
         """Whether this push, or a later one of the slot, has been staged or answered."""
+        return step <= self._newest(slot)
+
+    def repeats(self, slot: Slot, step: Step) -> Receipt | None:
+        """What a repeat of the slot's newest push is told: its first answer, and None while it has none."""
+        return self.receipts.get((slot, step)) if step == self._newest(slot) else None
+
+    def _newest(self, slot: Slot) -> int:
         staged = {slot: push.step for slot, push in self.staged.items()}
-        answered = [s for other, s in self.receipts if other == slot]
-        return step <= max([*answered, staged.get(slot, -1)])
+        return max([*(s for other, s in self.receipts if other == slot), staged.get(slot, -1)])
 
 
 class Judge:
@@ -126,6 +132,7 @@ class Judge:
             assert not any(step == s and slot in taken for s, taken in seen.applied), "applied twice"
             if isinstance(self.rules.mode, Sync):
                 assert push.pulled == seen.version, "computed from other weights"
+                assert len(slots) >= self.rules.mode.quorum(self.rules.slots), "did not wait"
                 assert tick == step
             else:
                 assert tick == push.tick

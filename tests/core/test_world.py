@@ -2,7 +2,7 @@
 
 import hypothesis.strategies as st
 import pytest
-from hypothesis import HealthCheck, settings
+from hypothesis import settings
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 
 from psgd.core.ids import LEAD, Boundary, Shard
@@ -14,9 +14,8 @@ ANY = st.integers(min_value=0, max_value=10**6)
 """Which of those at hand: taken modulo their number."""
 MOST_MESSAGES = 60
 SETTINGS = settings(
-    max_examples=max(150, settings.default.max_examples if settings.default else 0),
+    max_examples=max(150, settings().max_examples),
     stateful_step_count=40,
-    suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],
 )
 
 
@@ -30,20 +29,21 @@ class Job(RuleBasedStateMachine):
         for _ in range(times):
             self.world.flow()
 
-    @precondition(lambda self: self.world.bag)
-    @rule(which=ANY)
-    def message_arrives(self, which: int) -> None:
-        self.world.deliver(which % len(self.world.bag))
+    @rule(picks=st.lists(ANY, min_size=1, max_size=30))
+    def messages_arrive_in_any_order(self, picks: list[int]) -> None:
+        for pick in picks:
+            self.world.flow(pick)
 
-    @precondition(lambda self: 0 < len(self.world.bag) < MOST_MESSAGES)
-    @rule(which=ANY)
-    def message_arrives_and_will_again(self, which: int) -> None:
-        self.world.deliver(which % len(self.world.bag), again=True)
-
-    @precondition(lambda self: self.world.bag)
-    @rule(which=ANY)
-    def message_is_lost(self, which: int) -> None:
-        self.world.drop(which % len(self.world.bag))
+    @rule(fates=st.lists(st.tuples(st.sampled_from(["arrives", "arrives again", "is lost"]), ANY), max_size=10))
+    def network_is_bad(self, fates: list[tuple[str, int]]) -> None:
+        for fate, which in fates:
+            if not self.world.bag:
+                self.world.flow(which)
+            elif fate == "is lost":
+                self.world.drop(which % len(self.world.bag))
+            else:
+                again = fate == "arrives again" and len(self.world.bag) < MOST_MESSAGES
+                self.world.deliver(which % len(self.world.bag), again=again)
 
     @precondition(lambda self: self.world.waiting() and len(self.world.bag) < MOST_MESSAGES)
     @rule(which=ANY)

@@ -234,12 +234,12 @@ class World:
         newest = {slot: Client(slot, self.current[slot]) for slot in self.judge.slots}
         return [s for s, client in newest.items() if client not in self._machines.keys() | self._ended]
 
-    def flow(self) -> bool:
-        """One thing happens, as it would on a good day; False if nothing can."""
+    def flow(self, pick: int = 0) -> bool:
+        """One thing happens, and nothing bad: the oldest or another message arrives; False if nothing can happen."""
         if self.bag:
-            self.deliver(0)
-        elif self.busy():
-            self.work(self.busy()[0])
+            self.deliver(pick % len(self.bag))
+        elif busy := self.busy():
+            self.work(busy[pick % len(busy)])
         elif self.judge.settled < self.judge.reached:
             self.settle(stop=False)
         else:
@@ -278,7 +278,12 @@ class World:
             assert portrait(protocol) == before, "a fenced or repeated request changed something"
             replies = [effect.reply for effect in effects if isinstance(effect, Answer)]
             assert len(replies) == len(effects)
-            assert repeated or isinstance(replies[0], Refused)
+            first = seen.repeats(request.slot, request.step) if isinstance(request, Push | Advance) else None
+            if first is not None:
+                assert replies == [first]
+            else:
+                assert all(isinstance(reply, Refused) for reply in replies)
+                assert replies or (repeated and seen.staged), "nothing to wait for, and no answer"
             return
         self._fences[shard][client.slot] = client.incarnation
 

@@ -249,7 +249,7 @@ def test_the_memory_of_a_gradient_is_let_go_whether_it_was_taken_or_late(slot: S
     content = np.zeros(64, np.float32)
     kept = weakref.ref(content)
     push = Push(slot, ONE, Step(0), 0, Version(0), finite=True)
-    party.shard.submit(push, lambda reply, payload: None, memoryview(content.view(np.uint8)))
+    party.shard.submit(push, lambda reply, payload: None, content.view(np.uint8).data)
     del content
     party.push(0, 1.0, slot=OTHER if slot == SLOT else SLOT)
     assert kept() is not None

@@ -77,6 +77,7 @@ class Operations:
         self._staging = staging
         self._decided = decided
         self._lock = threading.Lock()
+        self._closed = False
         self._newest: dict[tuple[type, int], Operation] = {}
         # Also the ones that newer ones have replaced: their callers wait, too.
         self._all: weakref.WeakSet[Operation] = weakref.WeakSet()
@@ -95,6 +96,8 @@ class Operations:
             operation = Operation(identity, self._staging, self._decided)
             self._newest[_key(request)] = operation
             self._all.add(operation)
+            if self._closed:
+                operation.abandon()
         try:
             self._endpoint.submit(request, operation.decide, payload)
         except Exception:
@@ -109,8 +112,9 @@ class Operations:
                 del self._newest[_key(request)]
 
     def close(self) -> None:
-        """Wake everybody who waits."""
+        """Wake everybody who waits, now or later."""
         with self._lock:
+            self._closed = True
             for operation in self._all:
                 operation.abandon()
 

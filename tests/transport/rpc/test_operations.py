@@ -120,3 +120,9 @@ def test_closing_wakes_everybody_even_those_who_wait_for_a_replaced_operation() 
         thread.join(PATIENCE_S / 2)
     assert outcomes == [None, None]
     assert len(endpoint.arrivals) == 2
+
+
+def test_nobody_waits_after_closing() -> None:
+    operations = operations_of(undecided())
+    operations.close()
+    assert operations.begin(ONE, push()).wait(PATIENCE_S) is None

@@ -1,3 +1,4 @@
+import queue
 import socket
 import threading
 import time
@@ -296,20 +297,19 @@ def test_uploads_that_break_off_leave_nothing(serve: Serve, channel: Open) -> No
 
 
 def test_no_more_than_a_jobs_uploads_are_taken_at_a_time(serve: Serve, channel: Open) -> None:
-    endpoint = ScriptedEndpoint(GRADIENT)
-    stub = ShardStub(channel(serve(endpoint)))
+    stub = ShardStub(channel(serve(ScriptedEndpoint(GRADIENT))))
     end = threading.Event()
-    under_way = [stub.Push.future(hanging(threading.Event(), end), metadata=KEY.metadata) for _ in range(SLOTS + 1)]
-    deadline = time.monotonic() + PATIENCE_S
-    code = grpc.StatusCode.OK  # until the server has seen all of them
-    while code is not grpc.StatusCode.RESOURCE_EXHAUSTED and time.monotonic() < deadline:
-        call = stub.Push.future(iter(upload()), metadata=KEY.metadata)
-        call.exception()
-        code = call.code()
-    assert not any(call.done() for call in under_way)
+    over: queue.SimpleQueue[Any] = queue.SimpleQueue()
+    under_way = {
+        stub.Push.future(hanging(threading.Event(), end), metadata=KEY.metadata) for _ in range(SLOTS + 2)
+    }
+    for call in under_way:
+        call.add_done_callback(over.put)
+    one_too_many = over.get(timeout=PATIENCE_S)
+    assert one_too_many.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+    assert one_too_many.details() == "3 uploads are under way, as many as a job of 2 slots needs"
+    assert not any(call.done() for call in under_way - {one_too_many})
     end.set()
-    assert code is grpc.StatusCode.RESOURCE_EXHAUSTED
-    assert "3 uploads are under way, as many as a job of 2 slots needs" in call.details()
 
 
 # ------------------------------------------------------------------ decisions that take their time
