@@ -172,7 +172,14 @@ class Trainer:
             ConfigurationError: if the run can not be started as it was given; nothing has been written then.
             PsgdError: if the run has failed.
         """
-        plan = self.plan()
+        return self.run(self.plan())
+
+    def run(self, plan: Plan) -> Result:
+        """Train as planned: the second half of `fit()`, for those who want to look at the plan first.
+
+        Raises:
+            PsgdError: as `fit()`.
+        """
         recorder = Recorder()
         with Broadcast([recorder, *self._observers(plan)]) as observe:
             for callback in self.callbacks:

@@ -32,13 +32,15 @@ def run(config: TrainConfig) -> None:
         PsgdError: if the run has failed.
     """
     trainer = build_trainer(config)
+    plan = trainer.plan()
     if config.dry_run:
-        _print(describe_plan(trainer.plan()), config.json)
+        _print(describe_plan(plan), config.json)
         return
-    result = trainer.fit()
-    _print(result.figures, config.json)
-    if result.path is not None:
-        print(f"psgd: the run is in {result.path}", file=sys.stderr)
+    try:
+        _print(trainer.run(plan).figures, config.json)
+    finally:
+        if plan.out is not None and plan.out.exists():  # also what an interrupted run has logged
+            print(f"psgd: the run is in {plan.out}", file=sys.stderr)
 
 
 def build_trainer(config: TrainConfig) -> Trainer:

@@ -13,6 +13,7 @@ from ray.exceptions import RayActorError
 
 from psgd.cluster.coordination import Beat
 from psgd.cluster.fleet import Fleet, Reference, fetch
+from psgd.cluster.hosts import connect
 from psgd.cluster.resources import Need
 from psgd.cluster.session import ray_session, terminable
 from psgd.config import Job, Placement
@@ -68,7 +69,7 @@ def run(
         coordinator = Coordinator(
             job.rules, job.workers, job.evaluation_data is not None, stopping, placement.max_failures, LEASE_S
         )
-        fleet = Fleet(job, placement, key, listen_on, coordinator)
+        fleet = Fleet(job, placement, key, listen_on)
         try:
             return _Driver(job, fleet, key, observe).run(coordinator, initial)
         finally:
@@ -91,11 +92,11 @@ class _Driver:
 
     def run(self, coordinator: Coordinator, initial: Mapping[str, torch.Tensor]) -> Outcome:
         """Start everything, keep going until the coordinator says that all is done, read the end state."""
-        addresses = self._fleet.start_shards()
-        self._connections = [RpcConnection(address, shard=k, key=self._key) for k, address in enumerate(addresses)]
+        self._fleet.start(coordinator)
+        self._connections = connect(self._fleet.open_shards(), self._key)
         try:
             load_state(self._connections, self._job.parts(), pack(initial, self._job.layout))
-            self._fleet.start_workers(coordinator.membership)
+            self._fleet.open_workers()
             self._began = time.perf_counter()
             self._watch()
             while not self._finished:
@@ -198,7 +199,7 @@ class _Driver:
         text = f"worker {number} was lost ({decision.reason}): replaced by incarnation {incarnation}"
         self._observe(Notice(time.perf_counter() - self._began, text))
         self._clock_offsets.pop(number, None)
-        self._fleet.start_worker(number, membership)
+        self._fleet.replace_worker(number, membership)
         self._run_worker(number)
 
     # ------------------------------------------------------------------ records

@@ -15,7 +15,7 @@ from psgd.config import Job, Placement
 from psgd.coordinator.coordinator import Coordinator, Event
 from psgd.core.ids import Shard
 from psgd.core.membership import Membership
-from psgd.errors import ResourceError
+from psgd.errors import InternalError, ResourceError
 from psgd.transport.rpc import JobKey
 
 PLACED_WITHIN_S = 60.0
@@ -34,72 +34,77 @@ class Fleet:
         listen_on: gives, in a shard's process, the address that it listens on.
     """
 
-    def __init__(
-        self, job: Job, placement: Placement, key: JobKey, listen_on: Callable[[], str], coordinator: Coordinator
-    ) -> None:
+    def __init__(self, job: Job, placement: Placement, key: JobKey, listen_on: Callable[[], str]) -> None:
         self._job = job
         self._placement = placement
         self._key = key
         self._listen_on = listen_on
         self._here = ray.get_runtime_context().get_node_id()
         self._groups: list[PlacementGroup] = []
-        # Everybody reports to it, and one call at a time waits in `collect`.
-        self.coordinator = self._start(CoordinatorHost, (coordinator,), self._on_this_node(), max_concurrency=8)
+        self.coordinator: Actor = None
         self.shards: list[Actor] = []
         self.workers: dict[int, Actor] = {}
         self.evaluator: Actor | None = None
-        self._addresses: Sequence[str] = ()
         self._workers_group: PlacementGroup | None = None
+        self._addresses: Sequence[str] = ()
 
-    def start_shards(self) -> Sequence[str]:
-        """Start the shards, spread over the nodes, and let them know each other.
-
-        Returns:
-            Their addresses, indexed by shard.
+    def start(self, coordinator: Coordinator) -> None:
+        """Let all processes start at once: each takes seconds to import torch.
 
         Raises:
             ResourceError: if Ray can not place them.
         """
-        cpus = self._placement.cpus_per_shard
-        group = self._reserve([{"CPU": cpus}] * self._job.rules.shards, "SPREAD", "shards")
+        job, placement = self._job, self._placement
+        bundle = {"CPU": placement.cpus_per_worker, "GPU": placement.gpus_per_worker}
+        shards_group = self._reserve([{"CPU": placement.cpus_per_shard}] * job.rules.shards, "SPREAD", "shards")
+        self._workers_group = self._reserve([bundle] * job.workers, placement.strategy, "workers")
+        # Everybody reports to it, and one call at a time waits in `collect`.
+        self.coordinator = self._start(CoordinatorHost, (coordinator,), self._on_this_node(), max_concurrency=8)
         report = partial(_tell, self.coordinator)
-        for k in range(self._job.rules.shards):
-            arguments = (self._job, Shard(k), self._key, self._listen_on, report)
+        for k in range(job.rules.shards):
             # Two calls at a time: one serves until the end.
-            self.shards.append(self._start(ShardHost, arguments, _bundle(group, k), num_cpus=cpus, max_concurrency=2))
+            arguments = (job, Shard(k), self._key, self._listen_on, report)
+            where = _bundle(shards_group, k)
+            self.shards.append(
+                self._start(ShardHost, arguments, where, num_cpus=placement.cpus_per_shard, max_concurrency=2)
+            )
+        for number in range(job.workers):
+            self._start_worker(number, coordinator.membership)
+        if job.evaluation_data is not None:
+            self.evaluator = self._start(EvaluatorHost, (job, self._key), self._on_this_node())
+
+    def open_shards(self) -> Sequence[str]:
+        """Let the shards serve, and know each other.
+
+        Returns:
+            Their addresses, indexed by shard.
+        """
         self._addresses = fetch([shard.open.remote() for shard in self.shards])
         fetch([shard.connect.remote(dict(enumerate(self._addresses))) for shard in self.shards])
         return self._addresses
 
-    def start_workers(self, membership: Membership) -> None:
-        """Start the workers, packed or spread as the placement says, and the evaluator; return when they are up.
-
-        Raises:
-            ResourceError: if Ray can not place them.
-        """
-        bundle = {"CPU": self._placement.cpus_per_worker, "GPU": self._placement.gpus_per_worker}
-        self._workers_group = self._reserve([bundle] * self._job.workers, self._placement.strategy, "workers")
-        for number in range(self._job.workers):
-            self.start_worker(number, membership)
-        if self._job.evaluation_data is not None:
-            self.evaluator = self._start(EvaluatorHost, (self._job, self._addresses, self._key), self._on_this_node())
+    def open_workers(self) -> None:
+        """Connect workers and evaluator to the shards."""
         everyone = [*self.workers.values(), *([] if self.evaluator is None else [self.evaluator])]
-        fetch([actor.open.remote() for actor in everyone])
+        fetch([actor.open.remote(self._addresses) for actor in everyone])
 
-    def start_worker(self, number: int, membership: Membership) -> Actor:
-        """Start a worker in its place, or its next incarnation."""
+    def replace_worker(self, number: int, membership: Membership) -> None:
+        """Start the worker's next incarnation in its place; it will connect before it does anything else."""
+        self._start_worker(number, membership)
+        self.workers[number].open.remote(self._addresses)
+
+    def _start_worker(self, number: int, membership: Membership) -> None:
         if self._workers_group is None:
-            raise ResourceError("workers have no place yet")
+            raise InternalError("workers have no place yet")
         beat = partial(_beat, self.coordinator)
-        arguments = (self._job, number, membership, self._addresses, self._key, beat)
+        placement = self._placement
         self.workers[number] = self._start(
             WorkerHost,
-            arguments,
+            (self._job, number, membership, self._key, beat),
             _bundle(self._workers_group, number),
-            num_cpus=self._placement.cpus_per_worker,
-            num_gpus=self._placement.gpus_per_worker,
+            num_cpus=placement.cpus_per_worker,
+            num_gpus=placement.gpus_per_worker,
         )
-        return self.workers[number]
 
     def kill_worker(self, number: int) -> None:
         """Make sure that the worker's process is gone."""

@@ -95,31 +95,25 @@ class WorkerHost:
     """One worker and its connections.
 
     Args:
-        addresses: of the shards, indexed by shard.
         beat: takes the worker's signs of life.
     """
 
     def __init__(
-        self,
-        job: Job,
-        number: int,
-        membership: Membership,
-        addresses: Sequence[str],
-        key: JobKey,
-        beat: Callable[[Beat], None],
+        self, job: Job, number: int, membership: Membership, key: JobKey, beat: Callable[[Beat], None]
     ) -> None:
-        torch.set_num_threads(job.training.threads)
         self._job = job
         self._number = number
         self._membership = membership
-        self._connections = [RpcConnection(address, shard=k, key=key) for k, address in enumerate(addresses)]
+        self._key = key
+        self._connections: Sequence[RpcConnection] = ()
         self._beat = beat
         self._records: list[Timed] = []
         self._lock = threading.Lock()
         self._ended = threading.Event()
 
-    def open(self) -> None:
-        """Return once the process is up."""
+    def open(self, addresses: Sequence[str]) -> None:
+        """Connect to the shards; ``addresses`` are indexed by shard."""
+        self._connections = connect(addresses, self._key)
 
     def run(self) -> None:
         """Run the slots until they have come to their end."""
@@ -164,17 +158,20 @@ class WorkerHost:
 class EvaluatorHost:
     """The evaluator and its connections."""
 
-    def __init__(self, job: Job, addresses: Sequence[str], key: JobKey) -> None:
+    def __init__(self, job: Job, key: JobKey) -> None:
         self._job = job
-        self._addresses = addresses
         self._key = key
 
-    def open(self) -> None:
-        """Build the model and connect."""
+    def open(self, addresses: Sequence[str]) -> None:
+        """Build the model, and connect to the shards; ``addresses`` are indexed by shard."""
         torch.set_num_threads(self._job.training.threads)
-        connections = [RpcConnection(address, shard=k, key=self._key) for k, address in enumerate(self._addresses)]
-        self._evaluator = Evaluator(self._job, connections)
+        self._evaluator = Evaluator(self._job, connect(addresses, self._key))
 
     def evaluate(self, boundary: Boundary) -> Evaluated:
         """Measure the boundary's snapshot."""
         return self._evaluator.evaluate(boundary)
+
+
+def connect(addresses: Sequence[str], key: JobKey) -> list[RpcConnection]:
+    """A way to every shard, indexed by shard."""
+    return [RpcConnection(address, shard=k, key=key) for k, address in enumerate(addresses)]

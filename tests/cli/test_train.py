@@ -1,8 +1,9 @@
 import gzip
 import json
 import struct
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 
@@ -12,8 +13,9 @@ from psgd.cli.train_config import TrainConfig
 from psgd.config import Placement, Straggler
 from psgd.core.modes import Async, Sync
 from psgd.errors import ConfigurationError, ResourceError
-from psgd.runlog import Header, read
+from psgd.runlog import Header, Record, read
 from psgd.training.callbacks import EarlyStopping
+from tests.records import ITERATION
 
 FIGURES = {
     *("mode", "staleness", "backups", "workers", "slots", "shards", "steps", "pushes", "samples", "seconds"),
@@ -103,6 +105,19 @@ def test_the_log_says_what_was_asked_for() -> None:
     assert isinstance(header, Header)
     assert header.settings["options"]["data"] == "digits"
     assert header.settings["seed"] == header.settings["options"]["seed"] == 5
+
+
+def test_an_interrupted_run_says_where_its_log_is(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(job: Any, initial: Any, stopping: Any, observe: Callable[[Record], None]) -> NoReturn:
+        observe(ITERATION)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("psgd.inprocess.run", interrupted)
+    assert train("--out", "run") == 130
+    assert capsys.readouterr().err.splitlines() == ["psgd: the run is in run", "psgd: interrupted"]
+    assert len(list(read(Path("run")))) == 2
 
 
 @pytest.mark.usefixtures("own_models")

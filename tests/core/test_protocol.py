@@ -138,9 +138,10 @@ def test_a_membership_of_another_size_is_refused() -> None:
     assert driven.replies(ask(A)) == [granted(0)]
 
 
+@pytest.mark.parametrize("mode", BOTH, ids=str)
 @pytest.mark.parametrize("incarnation", [OLD, NEW])
-def test_a_repeat_gets_the_first_answer_whatever_became_of_the_membership(incarnation: Incarnation) -> None:
-    driven = Driven(Async())
+def test_a_repeat_gets_the_first_answer_whatever_became_of_the_membership(mode: Mode, incarnation: Incarnation) -> None:
+    driven = Driven(mode, slots=1)
     (first,) = driven.replies(push())
     driven.take(Join(A, NEW))
     assert driven.take(push(incarnation=incarnation)) == [Answer(key_of(push()), first)]

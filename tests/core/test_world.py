@@ -13,6 +13,7 @@ from tests.core.world import World, portrait, size
 ANY = st.integers(min_value=0, max_value=10**6)
 """Which of those at hand: taken modulo their number."""
 MOST_MESSAGES = 60
+"""On their way at once, beyond which nothing is sent twice: what a run needs for its end grows with them."""
 SETTINGS = settings(
     max_examples=max(150, settings().max_examples),
     stateful_step_count=40,

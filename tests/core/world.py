@@ -334,6 +334,7 @@ class World:
             case Granted():
                 self.judge.granted(Slot(slot), reply)
             case Pulled():
+                assert reply.step >= number, "weights of a step that is not open yet"
                 self.judge.pulled(shard, reply)
             case Snapshot():
                 self.judge.gives(shard, reply)

@@ -33,7 +33,7 @@ class Staging:
         if size != self._size:
             return np.empty(size, np.uint8).data
         block = self._kept()
-        lent = block  # an object of its own, which lives as long as somebody looks at the memory
+        lent = block.view()  # an object of its own, which lives as long as somebody looks at the memory
         weakref.finalize(lent, self._free.append, block).atexit = False
         return lent.data
 

@@ -6,16 +6,18 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import grpc
+import psutil
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
 
-from psgd.core.messages import Load, Push, Receipt, Refused
+from psgd.core.ids import Shard, Step
+from psgd.core.messages import Confirm, Load, Push, Receipt, Refused
 from psgd.errors import ResourceError
 from psgd.transport import wire
 from psgd.transport.generated.psgd.v1 import shard_pb2
 from psgd.transport.generated.psgd.v1.shard_pb2_grpc import ShardStub
-from psgd.transport.rpc import JobKey, RpcConnection, RpcServer
+from psgd.transport.rpc import JobKey, RpcConnection, RpcPeerLink, RpcServer
 from psgd.transport.rpc.channel import SERVICE
 from psgd.transport.rpc.frames import CHUNK
 from psgd.transport.wire import OperationId
@@ -300,9 +302,7 @@ def test_no_more_than_a_jobs_uploads_are_taken_at_a_time(serve: Serve, channel: 
     stub = ShardStub(channel(serve(ScriptedEndpoint(GRADIENT))))
     end = threading.Event()
     over: queue.SimpleQueue[Any] = queue.SimpleQueue()
-    under_way = {
-        stub.Push.future(hanging(threading.Event(), end), metadata=KEY.metadata) for _ in range(SLOTS + 2)
-    }
+    under_way = {stub.Push.future(hanging(threading.Event(), end), metadata=KEY.metadata) for _ in range(SLOTS + 2)}
     for call in under_way:
         call.add_done_callback(over.put)
     one_too_many = over.get(timeout=PATIENCE_S)
@@ -340,6 +340,14 @@ def test_undecided_pull_is_answered_pending_and_then_read_once(serve: Serve, cha
     assert len(endpoint.arrivals) == 1
 
 
+def test_weights_that_were_sent_are_not_kept(serve: Serve, channel: Open) -> None:
+    endpoint = ScriptedEndpoint(b"weights")
+    stub = ShardStub(channel(serve(endpoint)))
+    for _ in range(2):
+        list(stub.Pull(request(pull()), metadata=KEY.metadata))
+    assert len(endpoint.arrivals) == 2
+
+
 @pytest.mark.parametrize("message", [push(), Load()])
 def test_upload_that_the_shard_does_not_know_is_asked_for(serve: Serve, channel: Open, message: Push | Load) -> None:
     endpoint = ScriptedEndpoint(GRADIENT)
@@ -373,6 +381,28 @@ def test_closing_wakes_parked_calls_and_leaves_nothing(serve: Serve, channel: Op
     host, port = server.address.rsplit(":", 1)
     with pytest.raises(ConnectionRefusedError):
         socket.create_connection((host, int(port)))
+
+
+def test_closing_both_ends_leaves_no_socket(serve: Serve) -> None:
+    server = serve(ScriptedEndpoint(GRADIENT))
+    connection = RpcConnection(server.address, shard=0, key=KEY)
+    link = RpcPeerLink({0: server.address}, key=KEY)
+    ask(connection, push(), GRADIENT)
+    link.tell(0, Confirm(Shard(1), Step(0)))
+    port = int(server.address.rsplit(":", 1)[1])
+    assert ports_in_use() >= {port}
+    for end in (connection, link, server):
+        end.close()
+    deadline = time.monotonic() + PATIENCE_S
+    while port in ports_in_use() and time.monotonic() < deadline:
+        time.sleep(0.01)  # gRPC closes its sockets in threads of its own, and tells nobody when
+    assert port not in ports_in_use()
+
+
+def ports_in_use() -> set[int]:
+    """The TCP ports, ours and the other ends', of this process's sockets."""
+    connections = psutil.Process().net_connections("tcp")
+    return {end.port for each in connections for end in (each.laddr, each.raddr) if end}
 
 
 def test_host_that_is_not_ours_is_refused() -> None:
