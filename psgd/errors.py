@@ -35,7 +35,7 @@ class LostError(PsgdError):
     """A process or a machine that the run needs went away."""
 
 
-class RunEnded(PsgdError):
+class RunEnded(PsgdError):  # noqa: N818  # like StopIteration: an end, not an error
     """The budget of the run is used up: an own loop that asks for another step may simply end."""
 
 
