@@ -17,7 +17,7 @@ from psgd.data.datasets import load
 SLOTS = 4
 STEPS = 220
 SLOW_SLOT = psgd.Straggler(slot=3, delay_s=0.04)
-MODES = {
+MODES: dict[str, psgd.Sync | psgd.Async] = {
     "sync": psgd.Sync(),
     "sync, 1 backup": psgd.Sync(backups=1),
     "async, staleness 4": psgd.Async(staleness=4),
@@ -26,9 +26,7 @@ MODES = {
 
 def make_mlp() -> torch.nn.Module:
     """64 pixels, 10 digits."""
-    return torch.nn.Sequential(
-        torch.nn.Flatten(), torch.nn.Linear(64, 128), torch.nn.ReLU(), torch.nn.Linear(128, 10)
-    )
+    return torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 128), torch.nn.ReLU(), torch.nn.Linear(128, 10))
 
 
 def train(mode: psgd.Sync | psgd.Async) -> psgd.Result:
