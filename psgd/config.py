@@ -12,7 +12,8 @@ from psgd.core.modes import Rules
 from psgd.errors import ConfigurationError
 
 ModelFactory = Callable[[], torch.nn.Module]
-Loss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+Loss = Callable[[Any, Any], torch.Tensor]
+"""(output, target) to the mean over the batch, ()."""
 NamedTensors = Iterable[tuple[str, torch.Tensor]]
 OptimizerFactory = Callable[[NamedTensors], torch.optim.Optimizer]
 ScheduleFactory = Callable[[torch.optim.Optimizer], torch.optim.lr_scheduler.LRScheduler]

@@ -25,14 +25,14 @@ from psgd.coordinator.coordinator import (
 from psgd.coordinator.outcome import Outcome
 from psgd.core.ids import LEAD, Boundary, Shard, Step
 from psgd.core.messages import Figures, Inspect, Settle
-from psgd.errors import ConfigurationError, InternalError
+from psgd.errors import ConfigurationError, InternalError, ResourceError
 from psgd.runlog import Record, Timed
 from psgd.shard.shard import ParameterShard
 from psgd.shard.state import ShardState
 from psgd.transport.base import Endpoint
 from psgd.transport.flat import pack, views
 from psgd.transport.memory import MemoryConnection, MemoryPeerLink
-from psgd.transport.state import ask, load_state, read_state
+from psgd.transport.state import ask, load_state, read_last
 from psgd.worker.build import build_worker
 from psgd.worker.evaluator import Evaluator
 
@@ -51,9 +51,12 @@ def run(
 
     Raises:
         ConfigurationError: if the job has an own loop, which would block the thread that all parties share.
+        ResourceError: if there is no GPU to use.
     """
     if job.own_loop is not None:
         raise ConfigurationError("plane memory runs the built-in loop only: give train_loop another plane")
+    if job.training.use_gpu and not torch.cuda.is_available():
+        raise ResourceError("use_gpu needs a GPU, this machine has none that torch can use: leave use_gpu off")
     with _threads(job.training.threads):
         return _Process(job, initial, stopping, observe).run()
 
@@ -119,7 +122,7 @@ class _Process:
             while self._events:
                 self._handle(self._events.pop(0))
         seconds = time.perf_counter() - self._began
-        memory, versions = read_state(self._connections, self._job.layout, self._parts, Boundary(0))
+        memory, versions = read_last(self._connections, self._job.layout, self._parts, self._job.rules)
         figures = ask(self._connections[LEAD], Inspect()).result()
         if not isinstance(figures, Figures):
             raise InternalError(f"the lead has no figures: {figures}")

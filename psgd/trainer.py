@@ -230,7 +230,7 @@ class Trainer:
             initial={name: tensor.detach().cpu() for name, tensor in tensors.items()},
             stopping=next((c for c in self.callbacks if isinstance(c, EarlyStopping)), None),
             out=out,
-            settings={**describe(job, placement, plane, optimizer), **self.labels},
+            settings={**self.labels, **describe(job, placement, plane, optimizer)},
         )
 
     def _check_length(self) -> None:
@@ -258,6 +258,8 @@ class Trainer:
             raise ConfigurationError(f"callbacks must hold at most one EarlyStopping, got {len(stopping)}")
         if self.val_data is None and stopping:
             raise ConfigurationError("callbacks: EarlyStopping needs val_data, got none")
+        if stopping and self.train_loop is not None:
+            raise ConfigurationError("callbacks: EarlyStopping can not end a train_loop: break out of the loop instead")
         if self.val_data is None and self.evaluate_every is not None:
             raise ConfigurationError(f"evaluate_every needs val_data, got {self.evaluate_every} and no data")
 

@@ -9,13 +9,12 @@ from typing import Any
 
 import ray
 import torch
-from ray.exceptions import RayActorError
 
 from psgd.cluster.coordination import Beat
 from psgd.cluster.fleet import Fleet, Reference, fetch
 from psgd.cluster.hosts import connect
 from psgd.cluster.resources import Need
-from psgd.cluster.session import ray_session, terminable
+from psgd.cluster.session import ray_session, unwinding
 from psgd.config import Job, Placement
 from psgd.coordinator.coordinator import (
     Coordinator,
@@ -34,12 +33,12 @@ from psgd.coordinator.coordinator import (
 )
 from psgd.coordinator.outcome import Outcome
 from psgd.core.ids import LEAD, Boundary
-from psgd.core.messages import Announce, Figures, Inspect, Settle
+from psgd.core.messages import Announce, Done, Figures, Inspect, Settle
 from psgd.errors import InternalError, LostError
 from psgd.runlog import Notice, Record
 from psgd.transport.flat import pack, views
 from psgd.transport.rpc import JobKey, RpcConnection
-from psgd.transport.state import ask, load_state, read_state
+from psgd.transport.state import ask, load_state, read_last
 from psgd.worker.evaluator import Evaluated
 
 LEASE_S = 30.0
@@ -64,7 +63,9 @@ def run(
         ResourceError: if the cluster has too little.
         LostError: if a process is lost that can not be replaced.
     """
-    with ray_session(Need.of(job, placement), show_output=job.own_loop is not None) as listen_on, terminable():
+    session = ray_session(Need.of(job, placement), show_output=job.own_loop is not None)
+    with unwinding() as take_signals_over, session as listen_on:
+        take_signals_over()
         key = JobKey(job=f"psgd-{secrets.token_hex(8)}", token=secrets.token_urlsafe(32))
         coordinator = Coordinator(
             job.rules, job.workers, job.evaluation_data is not None, stopping, placement.max_failures, LEASE_S
@@ -87,6 +88,7 @@ class _Driver:
         self._connections: list[RpcConnection] = []
         self._pending: dict[Reference, Callable[[Reference], None]] = {}
         self._clock_offsets: dict[int, float] = {}
+        self._incarnations: dict[int, int] = {}
         self._began = time.perf_counter()
         self._finished = False
 
@@ -95,10 +97,11 @@ class _Driver:
         self._fleet.start(coordinator)
         self._connections = connect(self._fleet.open_shards(), self._key)
         try:
-            load_state(self._connections, self._job.parts(), pack(initial, self._job.layout))
+            self._watch_shards()
+            self._load(initial)
             self._fleet.open_workers()
             self._began = time.perf_counter()
-            self._watch()
+            self._watch_workers()
             while not self._finished:
                 ready, _ = ray.wait(list(self._pending), num_returns=1, timeout=None)
                 for reference in ready:
@@ -110,10 +113,21 @@ class _Driver:
 
     # ------------------------------------------------------------------ one pending call an actor, to see deaths
 
-    def _watch(self) -> None:
-        self._collect()
+    def _watch_shards(self) -> None:
         for k, shard in enumerate(self._fleet.shards):
             self._pending[shard.serve.remote()] = partial(self._shard_ended, k)
+
+    def _load(self, initial: Mapping[str, torch.Tensor]) -> None:
+        """Give the shards their first weights, from which they make their optimizers: the user's code may raise."""
+        try:
+            load_state(self._connections, self._job.parts(), pack(initial, self._job.layout))
+        except LostError:
+            for reference in ray.wait(list(self._pending), num_returns=1, timeout=COLLECT_S)[0]:
+                self._pending.pop(reference)(reference)  # raises what the shard died of
+            raise
+
+    def _watch_workers(self) -> None:
+        self._collect()
         for number in self._fleet.workers:
             self._run_worker(number)
 
@@ -125,10 +139,7 @@ class _Driver:
         self._pending[worker.run.remote()] = partial(self._worker_ended, number, worker)
 
     def _collected(self, reference: Reference) -> None:
-        try:
-            decisions, beats = fetch(reference)
-        except RayActorError as error:
-            raise LostError(f"the coordinator was lost: {_reason(error)}") from error
+        decisions, beats = fetch(reference)
         for beat in beats:
             self._record(beat)
         for decision in decisions:
@@ -140,9 +151,9 @@ class _Driver:
         replaced = self._fleet.workers.get(number) is not worker
         try:
             fetch(reference)
-        except RayActorError as error:
+        except LostError as error:  # its process is gone, or it has lost touch with a shard
             if not replaced:
-                self._tell(WorkerLost(number, _reason(error)))
+                self._tell(WorkerLost(number, str(error)))
         except Exception:
             if not replaced:
                 raise
@@ -152,21 +163,22 @@ class _Driver:
     def _shard_ended(self, shard: int, reference: Reference) -> None:
         try:
             fetch(reference)
-        except RayActorError as error:
-            raise LostError(f"shard {shard} was lost, and with it its weights: {_reason(error)}") from error
+        except LostError as error:
+            raise LostError(f"shard {shard} was lost, and with it its weights: {error}") from error
         raise InternalError(f"shard {shard} closed during the run")
 
     # ------------------------------------------------------------------ decisions
 
     def _tell(self, event: Event) -> None:
-        self._fleet.coordinator.tell.remote(event)
+        """Wait until it is heard: the driver's events keep their order."""
+        fetch(self._fleet.coordinator.tell.remote(event))
 
     def _perform(self, decision: Decision) -> None:
         match decision:
             case EvaluateSnapshot(boundary):
                 self._evaluate(boundary)
             case SettleBoundary(boundary, stop):
-                ask(self._connections[LEAD], Settle(boundary, stop))
+                self._settle(boundary, stop)
             case Log(record):
                 self._observe(replace(record, time_s=time.perf_counter() - self._began))
             case ReplaceWorker():
@@ -176,6 +188,12 @@ class _Driver:
             case FailRun(reason):
                 raise LostError(reason)
 
+    def _settle(self, boundary: Boundary, stop: bool) -> None:
+        """The lead holds everybody back until it hears of this, so it has to."""
+        reply = ask(self._connections[LEAD], Settle(boundary, stop)).result()
+        if not isinstance(reply, Done):
+            raise LostError(f"the lead does not take the verdict over boundary {boundary}: {reply}")
+
     def _evaluate(self, boundary: Boundary) -> None:
         evaluator = self._fleet.evaluator
         if evaluator is None:
@@ -183,10 +201,7 @@ class _Driver:
         self._pending[evaluator.evaluate.remote(boundary)] = self._evaluated
 
     def _evaluated(self, reference: Reference) -> None:
-        try:
-            done: Evaluated = fetch(reference)
-        except RayActorError as error:
-            raise LostError(f"the evaluator was lost: {_reason(error)}") from error
+        done: Evaluated = fetch(reference)
         self._tell(SnapshotEvaluated(done.boundary, done.versions, done.metrics, done.seconds))
 
     def _replace(self, decision: ReplaceWorker) -> None:
@@ -195,7 +210,7 @@ class _Driver:
         announced = Announce(membership.generation, membership.incarnations)
         for future in [ask(connection, announced) for connection in self._connections]:
             future.result()
-        incarnation = membership.incarnations[membership.slots_of(number)[0]]
+        incarnation = self._incarnations[number] = membership.incarnation_of(number)
         text = f"worker {number} was lost ({decision.reason}): replaced by incarnation {incarnation}"
         self._observe(Notice(time.perf_counter() - self._began, text))
         self._clock_offsets.pop(number, None)
@@ -206,23 +221,22 @@ class _Driver:
 
     def _record(self, beat: Beat) -> None:
         """Hand a worker's records on, with the run's time in place of its own; the fastest beat says the offset."""
-        offset = time.perf_counter() - self._began - beat.sent_s
-        offset = self._clock_offsets[beat.worker] = min(offset, self._clock_offsets.get(beat.worker, offset))
+        if beat.incarnation == self._incarnations.get(beat.worker, 0):
+            self._set_clock(beat)
+        offset = self._clock_offsets.get(beat.worker, 0.0)
         for record in beat.records:
             self._observe(replace(record, time_s=record.time_s + offset))
 
+    def _set_clock(self, beat: Beat) -> None:
+        offset = time.perf_counter() - self._began - beat.sent_s
+        self._clock_offsets[beat.worker] = min(offset, self._clock_offsets.get(beat.worker, offset))
+
     def _outcome(self, seconds: float) -> Outcome:
         layout = self._job.layout
-        memory, versions = read_state(self._connections, layout, self._job.parts(), Boundary(0))
+        memory, versions = read_last(self._connections, layout, self._job.parts(), self._job.rules)
         figures = ask(self._connections[LEAD], Inspect()).result()
         if not isinstance(figures, Figures):
             raise LostError(f"the lead gave no figures: {figures}")
         weights = {name: tensor.clone() for name, tensor in views(memory, layout).items()}
         stopped_early: str | None = fetch(self._fleet.coordinator.stopped_early.remote())
         return Outcome(weights, figures, tuple(versions), seconds, stopped_early)
-
-
-def _reason(error: RayActorError) -> str:
-    """Ray's account of a death, on one line."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return next((line for line in lines if "cause" in line.lower()), lines[0] if lines else type(error).__name__)

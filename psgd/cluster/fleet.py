@@ -1,11 +1,13 @@
 """The fleet: every actor of a job, from plain classes to Ray actors, where each goes and what it reserves."""
 
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import replace
 from functools import partial
 from typing import Any, TypeAlias, cast
 
 import ray
-from ray.exceptions import RayTaskError
+from ray.exceptions import GetTimeoutError, RayActorError, RayTaskError
 from ray.util.placement_group import PlacementGroup, placement_group, remove_placement_group
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy, PlacementGroupSchedulingStrategy
 
@@ -15,8 +17,11 @@ from psgd.config import Job, Placement
 from psgd.coordinator.coordinator import Coordinator, Event
 from psgd.core.ids import Shard
 from psgd.core.membership import Membership
-from psgd.errors import InternalError, ResourceError
+from psgd.errors import InternalError, LostError, ResourceError
 from psgd.transport.rpc import JobKey
+
+STARTED_WITHIN_S = 300.0
+"""An actor imports torch and builds the user's model, on a busy machine perhaps beside many others."""
 
 PLACED_WITHIN_S = 60.0
 """Ray places within seconds what fits; a busy head node is allowed this long."""
@@ -55,6 +60,7 @@ class Fleet:
             ResourceError: if Ray can not place them.
         """
         job, placement = self._job, self._placement
+        without_data = replace(job, data=None, evaluation_data=None)
         bundle = {"CPU": placement.cpus_per_worker, "GPU": placement.gpus_per_worker}
         shards_group = self._reserve([{"CPU": placement.cpus_per_shard}] * job.rules.shards, "SPREAD", "shards")
         self._workers_group = self._reserve([bundle] * job.workers, placement.strategy, "workers")
@@ -63,7 +69,7 @@ class Fleet:
         report = partial(_tell, self.coordinator)
         for k in range(job.rules.shards):
             # Two calls at a time: one serves until the end.
-            arguments = (job, Shard(k), self._key, self._listen_on, report)
+            arguments = (without_data, Shard(k), self._key, self._listen_on, report)
             where = _bundle(shards_group, k)
             self.shards.append(
                 self._start(ShardHost, arguments, where, num_cpus=placement.cpus_per_shard, max_concurrency=2)
@@ -113,11 +119,12 @@ class Fleet:
     def close(self) -> None:
         """End every actor and give back what is reserved."""
         everyone = [*self.workers.values(), *self.shards, self.evaluator, self.coordinator]
-        for actor in everyone:
-            if actor is not None:
-                ray.kill(actor)
-        for group in self._groups:
-            remove_placement_group(group)
+        with ExitStack() as ending:  # each is tried, whatever becomes of the others
+            for group in self._groups:
+                ending.callback(remove_placement_group, group)
+            for actor in everyone:
+                if actor is not None:
+                    ending.callback(ray.kill, actor)
 
     def _start(self, plain: type, arguments: tuple[Any, ...], where: Any, num_cpus: float = 0, **options: Any) -> Actor:
         """A plain class becomes an actor. It is never restarted: a new incarnation is a new actor."""
@@ -153,14 +160,23 @@ def fetch(references: Any) -> Any:
     """``ray.get``, with what was raised in an actor as itself: its own type, the actor's traceback below it.
 
     Raises:
-        RayActorError: if the actor is gone.
+        LostError: if the actor is gone, or has not answered in time.
     """
     try:
-        return ray.get(references)
+        return ray.get(references, timeout=STARTED_WITHIN_S)
     except RayTaskError as error:
         cause: BaseException = error.cause
-        cause.__cause__ = error
         raise cause from error
+    except RayActorError as error:
+        raise LostError(f"a process of the run was lost: {reason_of(error)}") from error
+    except GetTimeoutError as error:
+        raise LostError(f"a process of the run has not started within {STARTED_WITHIN_S:.0f} s") from error
+
+
+def reason_of(error: RayActorError) -> str:
+    """Ray's account of a death, on one line."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return next((line for line in lines if "cause" in line.lower()), lines[0] if lines else type(error).__name__)
 
 
 def _nodes() -> list[dict[str, Any]]:

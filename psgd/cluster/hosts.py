@@ -71,7 +71,9 @@ class ShardHost:
         torch.set_num_threads(job.training.threads)
         state = ShardState(job.layout, job.parts()[shard], job.optimizer, job.schedule, job.whole)
         self._queue = ThreadedQueue(ParameterShard(job.rules, shard, state, self._peers, self._reached, time.monotonic))
-        self._server = RpcServer(self._queue, key=self._key, host=self._listen_on(), slots=job.rules.slots)
+        self._server = RpcServer(
+            self._queue, key=self._key, host=self._listen_on(), slots=job.rules.slots, peers=job.rules.shards - 1
+        )
         return self._server.address
 
     def _reached(self, boundary: Boundary, step: Step) -> None:
@@ -152,7 +154,8 @@ class WorkerHost:
     def _send_beat(self) -> None:
         with self._lock:
             records, self._records = tuple(self._records), []
-        self._beat(Beat(self._number, time.perf_counter(), records))
+        incarnation = self._membership.incarnation_of(self._number)
+        self._beat(Beat(self._number, incarnation, time.perf_counter(), records))
 
 
 class EvaluatorHost:

@@ -19,6 +19,8 @@ from psgd.errors import ConfigurationError, ResourceError
 AUTH_MODE = "RAY_AUTH_MODE"
 RELEASED_WITHIN_S = 10.0
 
+_ENDINGS = (signal.SIGINT, signal.SIGTERM)
+
 
 @contextmanager
 def ray_session(need: Need, show_output: bool) -> Iterator[Callable[[], str]]:
@@ -106,17 +108,32 @@ def _connected(address: str | None, cpus: int, show_output: bool) -> Iterator[No
 
 
 @contextmanager
-def terminable() -> Iterator[None]:
-    """SIGTERM unwinds the driver like Ctrl-C does, so that it cleans up; `ray job stop` kills 3 s later."""
+def unwinding() -> Iterator[Callable[[], None]]:
+    """SIGINT and SIGTERM unwind the driver, once: a second one does not interrupt the cleaning up.
+
+    (`ray job stop` sends SIGTERM, and kills 3 s later.) Threads other than the main one can not take signals; there
+    nothing changes.
+
+    Yields:
+        Takes the signals over, again: Ray puts handlers of its own in place when it connects.
+    """
     if threading.current_thread() is not threading.main_thread():
-        yield
+        yield lambda: None
         return
 
-    def leave(_signal: int, _frame: FrameType | None) -> None:
-        raise SystemExit(128 + signal.SIGTERM)
+    def unwind(number: int, _frame: FrameType | None) -> None:
+        for each in _ENDINGS:
+            signal.signal(each, signal.SIG_IGN)
+        raise KeyboardInterrupt if number == signal.SIGINT else SystemExit(128 + number)
 
-    before = signal.signal(signal.SIGTERM, leave)
+    def take_over() -> None:
+        for each in _ENDINGS:
+            signal.signal(each, unwind)
+
+    before = {each: signal.getsignal(each) for each in _ENDINGS}
+    take_over()
     try:
-        yield
+        yield take_over
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for each, handler in before.items():
+            signal.signal(each, handler)

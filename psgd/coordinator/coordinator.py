@@ -6,7 +6,7 @@ from typing import Protocol
 
 from psgd.coordinator.failure import Lease, may_replace
 from psgd.core.gate import UNREACHED, boundary_step
-from psgd.core.ids import Boundary, Step
+from psgd.core.ids import Boundary, Incarnation, Step
 from psgd.core.membership import Membership
 from psgd.core.modes import Rules
 from psgd.runlog import Evaluation
@@ -52,6 +52,7 @@ class WorkerBeat:
     """A worker shows that it is alive."""
 
     worker: int
+    incarnation: Incarnation
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,6 +130,9 @@ class FailRun:
     reason: str
 
 
+STARTING_S = 120.0
+"""Seconds that a replacement may take before it gives its first sign of life, beside its lease."""
+
 AFTER_ALL = Boundary(0)
 """Stands for the state as it is, when loops without a budget have ended."""
 
@@ -165,6 +169,7 @@ class Coordinator:
         self._running = set(range(workers))
         self._steps: dict[Boundary, Step] = {}
         self._measured: dict[Boundary, Mapping[str, float]] = {}
+        self._ordered = Boundary(0)
         self._settled = Boundary(0)
         self._end = UNREACHED if rules.steps is None else rules.steps
         self._finished = False
@@ -180,20 +185,30 @@ class Coordinator:
                 return self._reached(boundary, step)
             case SnapshotEvaluated():
                 return self._evaluated(event)
-            case WorkerBeat(worker):
-                self._lease.renew(worker, now)
+            case WorkerBeat(worker, incarnation):
+                if incarnation == self.membership.incarnation_of(worker):
+                    self._lease.renew(worker, now)
                 return []
             case WorkerEnded(worker):
                 self._running.discard(worker)
                 self._lease.end(worker)
                 return self._last_evaluation() or self._finish()
             case WorkerLost(worker, reason):
-                return self._lost(worker, reason)
+                return self._lost(worker, reason, now)
             case Ticked():
-                return [d for worker, reason in self._lease.expired(now) for d in self._lost(worker, reason)]
+                return [d for worker, reason in self._lease.expired(now) for d in self._lost(worker, reason, now)]
 
     def _reached(self, boundary: Boundary, step: Step) -> list[Decision]:
+        """Evaluate boundaries in their order, in whatever order the reports of them arrive."""
         self._steps[boundary] = step
+        decisions: list[Decision] = []
+        while (following := Boundary(self._ordered + 1)) in self._steps:
+            self._ordered = following
+            decisions += self._evaluate(following)
+        return decisions
+
+    def _evaluate(self, boundary: Boundary) -> list[Decision]:
+        step = self._steps[boundary]
         return [EvaluateSnapshot(boundary, step)] if self._evaluates else self._settle(boundary, stop=False)
 
     def _evaluated(self, event: SnapshotEvaluated) -> list[Decision]:
@@ -213,7 +228,7 @@ class Coordinator:
             metrics=event.metrics,
             seconds=event.seconds,
             decision=f"{'stop' if stop else 'go on'}: {verdict.reason}",
-            effective_step=following,
+            effective_step=self._steps[AFTER_ALL] if event.boundary == AFTER_ALL else following,
         )
         return [Log(record), *self._settle(event.boundary, stop)]
 
@@ -226,7 +241,7 @@ class Coordinator:
             return Continue("nothing to stop for")
         return self._stopping.decide(list(self._measured.values()))
 
-    def _lost(self, worker: int, reason: str) -> list[Decision]:
+    def _lost(self, worker: int, reason: str, now: float) -> list[Decision]:
         if worker not in self._running or self._finished:
             return []
         self._lease.end(worker)
@@ -235,13 +250,15 @@ class Coordinator:
             self._finished = True
             return [FailRun(f"worker {worker} was lost ({reason}), and max_failures is {self._max_failures}")]
         self.membership = self.membership.replaced(worker)
+        self._lease.renew(worker, now + STARTING_S)  # it may never start: its place may have gone with its node
         return [ReplaceWorker(worker, self.membership, reason)]
 
     def _last_evaluation(self) -> list[Decision]:
         """A run without a budget ends when its loops do: only then is there something final to measure."""
         if self._running or self._end < UNREACHED or not self._evaluates or AFTER_ALL in self._steps:
             return []
-        return self._reached(AFTER_ALL, Step(0))
+        self._steps[AFTER_ALL] = Step(0)
+        return self._evaluate(AFTER_ALL)
 
     def _finish(self) -> list[Decision]:
         """Complete when all slots have ended and the last boundary is settled."""

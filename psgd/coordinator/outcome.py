@@ -15,7 +15,7 @@ class Outcome:
         weights: every tensor of the layout by name, in layout order, on the CPU.
         figures: the lead's.
         versions: of every shard, indexed by shard; in sync mode all equal.
-        seconds: from the first grant to the last receipt, as the driver saw it; processes start before.
+        seconds: from when the workers were told to run to when the last evaluation was settled; processes start before.
         stopped_early: why the run ended before its budget, or None.
     """
 

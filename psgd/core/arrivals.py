@@ -60,6 +60,8 @@ class Arrivals:
         return [Answer(key_of(advance), receipt)]
 
     def _out_of_order(self, request: Push | Advance) -> Refused | None:
+        if isinstance(request, Push) and request.pulled > self.version:
+            return Refused(f"slot {request.slot} pushed from version {request.pulled}, the shard is at {self.version}")
         expected = self._ledger.finished(request.slot)
         if request.step == expected:
             return None

@@ -31,6 +31,10 @@ class Membership:
         """The slots that a worker runs, ascending."""
         return tuple(Slot(slot) for slot, runs in enumerate(self.workers) if runs == worker)
 
+    def incarnation_of(self, worker: int) -> Incarnation:
+        """The incarnation in which a worker runs its slots."""
+        return self.incarnations[self.slots_of(worker)[0]]
+
     def replaced(self, worker: int) -> "Membership":
         """The next generation, in which the worker's slots have a new incarnation."""
         incarnations = tuple(

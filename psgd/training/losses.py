@@ -1,13 +1,9 @@
 """How a loss is named on the command line."""
 
-from collections.abc import Callable
-from typing import Any
+from torch import nn
 
-from torch import Tensor, nn
-
+from psgd.config import Loss
 from psgd.errors import ConfigurationError
-
-Loss = Callable[[Any, Any], Tensor]  # (output, target) -> the mean over the batch, ()
 
 LOSSES: dict[str, type[nn.Module]] = {
     "cross-entropy": nn.CrossEntropyLoss,

@@ -3,9 +3,9 @@
 import torch
 from torch import Tensor, nn
 
+from psgd.config import Loss
 from psgd.data.batches import MapDataset, collate, to_device
 from psgd.errors import ConfigurationError
-from psgd.training.losses import Loss
 
 
 def evaluate(

@@ -11,9 +11,8 @@ import torch
 from torch import nn
 from torch.nn.parameter import is_lazy
 
+from psgd.config import ModelFactory
 from psgd.errors import ConfigurationError
-
-ModelFactory = Callable[[], nn.Module]
 
 
 def linear(shape: tuple[int, ...], classes: int) -> nn.Module:

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from psgd.config import OptimizerFactory
 from psgd.errors import ConfigurationError
 
-OptimizerFactory = Callable[[Iterable[tuple[str, Tensor]]], Optimizer]
 Form = Literal["fused", "foreach", "plain"]
 
 OPTIMIZERS: dict[str, type[Optimizer]] = {

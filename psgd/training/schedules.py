@@ -10,9 +10,8 @@ from torch import nn
 from torch.optim import Optimizer, lr_scheduler
 from torch.optim.lr_scheduler import LRScheduler
 
+from psgd.config import ScheduleFactory
 from psgd.errors import ConfigurationError
-
-ScheduleFactory = Callable[[Optimizer], LRScheduler]
 
 # Those that are made of numbers; the others are made of functions or of schedules.
 SCHEDULES: dict[str, type[LRScheduler]] = {

@@ -1,5 +1,6 @@
 """Whole states over any plane: the first weights into the shards, snapshots out of them."""
 
+import time
 from collections.abc import Sequence
 from concurrent.futures import Future
 from concurrent.futures import wait as wait_for
@@ -9,9 +10,13 @@ import torch
 from psgd.core.ids import Boundary, Version
 from psgd.core.layout import Layout, Part
 from psgd.core.messages import Load, Loaded, Read, Refused, Reply, Request, Snapshot
+from psgd.core.modes import Async, Rules
 from psgd.errors import LostError
 from psgd.transport.base import Connection
 from psgd.transport.flat import allocate, view_bytes
+
+AGREED_WITHIN_S = 30.0
+"""A commit that was lost is sent again after a second."""
 
 
 def ask(
@@ -43,6 +48,30 @@ def load_state(connections: Sequence[Connection], parts: Sequence[Part], memory:
         reply = future.result()
         if not isinstance(reply, Loaded):
             raise LostError(f"shard {shard} did not take its first weights: {reply}")
+
+
+def read_last(
+    connections: Sequence[Connection], layout: Layout, parts: Sequence[Part], rules: Rules
+) -> tuple[torch.Tensor, tuple[Version, ...]]:
+    """Read the end state, when no slot has an iteration left.
+
+    In rounds the lead may have told the end while its last commit is still on the way to another shard: then the
+    versions differ, and are read again.
+
+    Returns:
+        As `read_state`.
+
+    Raises:
+        LostError: if a shard does not answer, or the shards do not come to agree.
+    """
+    deadline = time.monotonic() + AGREED_WITHIN_S
+    while True:
+        memory, versions = read_state(connections, layout, parts, Boundary(0))
+        if isinstance(rules.mode, Async) or len(set(versions)) == 1:
+            return memory, versions
+        if time.monotonic() > deadline:
+            raise LostError(f"the shards ended at different versions: {', '.join(map(str, versions))}")
+        time.sleep(0.05)
 
 
 def read_state(

@@ -7,13 +7,13 @@ from collections.abc import Callable, Mapping, Sequence
 import torch
 
 from psgd.config import Job
-from psgd.core.ids import Boundary, Incarnation, Slot, Step
+from psgd.core.ids import Incarnation, Slot, Step
 from psgd.core.messages import Receipt
 from psgd.core.slot import Finish, Halt, Phase, SlotEvent
 from psgd.errors import LostError
 from psgd.runlog import Iteration
 from psgd.transport.base import Connection
-from psgd.transport.state import read_state
+from psgd.transport.state import read_last
 from psgd.worker.record import Chronicle
 from psgd.worker.replica import Replica
 from psgd.worker.runner import Inbox, SlotRunner, Weights
@@ -50,6 +50,7 @@ class BlockingSlot:
         """Of the iteration under way, for its record."""
         self._replica = Replica(tensors, job.layout, device)
         self._parts = job.parts()
+        self._rules = job.rules
         self._connections = connections
         self._inbox: Inbox = queue.SimpleQueue()
         weights = Weights(self._replica, self._parts)
@@ -124,5 +125,5 @@ class BlockingSlot:
 
     def _read_last(self) -> None:
         """No grant, no pull; but a loop that goes on to evaluate or save its model expects the last update in it."""
-        memory, _ = read_state(self._connections, self._replica.layout, self._parts, Boundary(0))
+        memory, _ = read_last(self._connections, self._replica.layout, self._parts, self._rules)
         self._replica.memory.copy_(memory)

@@ -7,7 +7,6 @@ from typing import cast
 import torch
 
 from psgd.config import Job
-from psgd.core.ids import Incarnation, Slot
 from psgd.core.membership import Membership
 from psgd.data.batches import MapDataset
 from psgd.errors import InternalError
@@ -48,21 +47,9 @@ def build_worker(
     weights = Weights(replica, job.parts())
     inbox: Inbox = queue.SimpleQueue()
     runners = [
-        build_runner(job, slot, membership.incarnations[slot], connections, weights, inbox)
+        SlotRunner(slot, membership.incarnations[slot], connections, job.parts(), weights, inbox)
         for slot in membership.slots_of(number)
     ]
     dataset = cast(MapDataset, job.data())
     compute = Supervised(model, job.training, dataset, job.rules.slots, device)
     return Worker(number, runners, replica, compute, inbox, observe)
-
-
-def build_runner(
-    job: Job,
-    slot: Slot,
-    incarnation: Incarnation,
-    connections: Sequence[Connection],
-    weights: Weights,
-    inbox: Inbox,
-) -> SlotRunner:
-    """One slot's runner."""
-    return SlotRunner(slot, incarnation, connections, job.parts(), weights, inbox)

@@ -21,6 +21,8 @@ from psgd.runlog import Evaluation, Iteration, Notice, Record
 from psgd.training.models import resolve_model
 from psgd.training.optimizers import resolve_optimizer
 from psgd.transport.flat import layout_of, sha256, tensors_of
+from tests.jobs import NormAndDropout, first_model, make_job
+from tests.test_bitwise import OPTIMIZERS, reference
 
 pytestmark = [pytest.mark.ray, pytest.mark.xdist_group("ray")]
 
@@ -88,6 +90,12 @@ def test_sync_run_has_the_bits_of_the_in_process_one_and_logs_every_iteration() 
     ]
 
 
+def test_buffers_dropout_and_adam_have_the_bits_of_the_plain_reference_over_rpc() -> None:
+    job = make_job(NormAndDropout, workers=4, shards=3, optimizer=OPTIMIZERS["adam"])
+    first = tensors_of(first_model(job.model))
+    assert sha256(cluster.run(job, Placement(), first, None, ignore).weights) == reference(job)
+
+
 def kill_a_worker() -> int:
     """Its process id; Ray names its processes after what they run."""
     own = psutil.Process().children(recursive=True)
@@ -141,11 +149,16 @@ def test_async_run_without_a_bound_leaves_the_straggler_behind() -> None:
     assert sum(outcome.figures.clocks) == 120
 
 
-def test_backup_drops_the_slow_slot_and_all_shards_agree() -> None:
+def test_backup_drops_the_slow_slot_all_shards_agree_and_nothing_stays_reserved() -> None:
     slow = (Straggler(slot=3, delay_s=0.1),)
-    outcome = cluster.run(job(Sync(backups=1), workers=4, stragglers=slow), Placement(), weights(), None, ignore)
+    records: list[Record] = []
+    backup = job(Sync(backups=1), workers=4, stragglers=slow)
+    outcome = cluster.run(backup, Placement(), weights(), None, records.append)
+    late = [r.slot for r in records if isinstance(r, Iteration) and r.status == "late"]
+    assert late.count(3) > len(late) / 2  # now and then the machine makes another slot the slowest
     assert outcome.figures.dropped == 30
     assert outcome.versions == (30, 30)
+    wait_until_nothing_is_reserved()
 
 
 def test_error_in_user_code_keeps_its_type_and_message() -> None:
@@ -163,13 +176,12 @@ def test_too_little_is_refused_before_anything_starts() -> None:
         cluster.run(job(Sync()), Placement(cpus_per_worker=16), weights(), None, ignore)
 
 
-def free_cpus() -> float:
-    return float(ray.available_resources()["CPU"])  # type: ignore[no-untyped-call]  # Ray's own omission
-
-
-def test_nothing_is_left_reserved_after_a_run() -> None:
-    cluster.run(job(Sync(), steps=2), Placement(), weights(), None, ignore)
+def wait_until_nothing_is_reserved() -> None:
     deadline = time.monotonic() + 20
     while free_cpus() != 8.0:
         assert time.monotonic() < deadline
         time.sleep(0.05)
+
+
+def free_cpus() -> float:
+    return float(ray.available_resources()["CPU"])  # type: ignore[no-untyped-call]  # Ray's own omission

@@ -4,6 +4,7 @@ from itertools import permutations
 import pytest
 
 from psgd.coordinator.coordinator import (
+    STARTING_S,
     BoundaryReached,
     Coordinator,
     Decision,
@@ -20,8 +21,7 @@ from psgd.coordinator.coordinator import (
     WorkerEnded,
     WorkerLost,
 )
-from psgd.core.gate import UNREACHED
-from psgd.core.ids import Boundary, Step
+from psgd.core.ids import Boundary, Incarnation, Step
 from psgd.core.membership import Membership
 from psgd.core.modes import Rules, Sync
 from psgd.runlog import Evaluation
@@ -153,7 +153,7 @@ def test_loops_without_a_budget_are_measured_when_all_have_ended() -> None:
     assert handled(run, WorkerEnded(1)) == [evaluate(0, 0)]
     log, *rest = handled(run, evaluated(0))
     assert isinstance(log, Log)
-    assert (log.record.decision, log.record.effective_step) == ("go on: nothing to stop for", UNREACHED)
+    assert (log.record.decision, log.record.effective_step) == ("go on: nothing to stop for", 0)
     assert rest == [settle(0), USED_UP]
 
 
@@ -279,19 +279,27 @@ def test_a_worker_that_has_ended_can_not_be_lost() -> None:
     assert handled(coordinator(workers=2), WorkerEnded(1), WorkerLost(1, "exited")) == []
 
 
+def test_a_replacement_that_never_starts_is_lost_too() -> None:
+    run = coordinator(workers=2)
+    handled(run, WorkerLost(0, "killed"), now=0.0)
+    assert handled(run, Ticked(), now=STARTING_S + 10.0) == []
+    assert [d.worker for d in handled(run, Ticked(), now=STARTING_S + 10.5) if isinstance(d, ReplaceWorker)] == [0]
+
+
 def test_a_worker_without_a_sign_of_life_is_lost() -> None:
     run = coordinator(workers=2)
-    handled(run, WorkerBeat(0), WorkerBeat(1), now=0.0)
-    handled(run, WorkerBeat(1), now=8.0)
+    handled(run, WorkerBeat(0, Incarnation(0)), WorkerBeat(1, Incarnation(0)), now=0.0)
+    handled(run, WorkerBeat(1, Incarnation(0)), now=8.0)
     assert handled(run, Ticked(), now=10.0) == []
     (decision,) = handled(run, Ticked(), now=12.0)
     assert decision == ReplaceWorker(0, run.membership, "no sign of life for 12 s")
     assert handled(run, Ticked(), now=13.0) == []  # its successor has all the time to start
-    assert handled(run, WorkerBeat(0), now=14.0) == []
+    assert handled(run, WorkerBeat(0, Incarnation(1)), now=14.0) == []
+    assert handled(run, WorkerBeat(0, Incarnation(0)), now=20.0) == []  # a sign of the one that was replaced
     assert [d.worker for d in handled(run, Ticked(), now=24.5) if isinstance(d, ReplaceWorker)] == [0, 1]
 
 
 def test_a_worker_that_has_ended_needs_no_sign_of_life() -> None:
     run = coordinator(workers=2)
-    handled(run, WorkerBeat(0), WorkerEnded(0))
+    handled(run, WorkerBeat(0, Incarnation(0)), WorkerEnded(0))
     assert handled(run, Ticked(), now=100.0) == []

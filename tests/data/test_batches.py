@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset, Subset, TensorDataset
 
-from psgd.data.batches import batches, collate, draw_batch, to_device
+from psgd.data.batches import collate, draw_batch, to_device
 from psgd.data.datasets import load
 from psgd.data.sampler import BatchPlan
 from psgd.errors import ConfigurationError
@@ -79,45 +79,6 @@ def test_a_drawn_batch_is_a_function_of_step_and_slot_alone() -> None:
     assert torch.equal(torch.rand(4), dropout)
     assert not torch.equal(first, other)
     assert torch.equal(targets, plan.indices(1, 1))
-
-
-def test_batches_are_those_of_the_plan() -> None:
-    plan = BatchPlan(samples=12, slots=2, batch_size=3, seed=5)
-    drawn = [inputs for inputs, _ in batches(Noisy(), batch_size=3, slot=1, slots=2, seed=5, steps=4)]
-    expected = [draw_batch(Noisy(), plan, step, slot=1)[0] for step in range(4)]
-    assert torch.equal(torch.stack(drawn), torch.stack(expected))
-
-
-def test_batches_go_on_where_they_were_interrupted() -> None:
-    whole = [inputs for inputs, _ in batches(Noisy(), batch_size=3, slot=0, slots=2, seed=5, steps=6)]
-    interrupted = batches(Noisy(), batch_size=3, slot=0, slots=2, seed=5, steps=6)
-    first = [next(interrupted)[0], next(interrupted)[0]]
-    assert interrupted.step == 2
-    resumed = batches(Noisy(), batch_size=3, slot=0, slots=2, seed=5, start=interrupted.step, steps=6)
-    rest = [inputs for inputs, _ in resumed]
-    assert torch.equal(torch.stack(first + rest), torch.stack(whole))
-    assert resumed.step == 6
-
-
-def test_batches_go_on_over_epochs_without_end() -> None:
-    endless = batches(Noisy(), batch_size=6, slot=0, slots=2, seed=5)
-    assert endless.plan.steps_per_epoch == 1
-    epochs = [next(endless)[1].tolist() for _ in range(3)]
-    assert len({tuple(epoch) for epoch in epochs}) == 3
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"slot": 2}, "slot must be >= 0 and < slots = 2, got 2"),
-        ({"slot": -1}, "slot must be >= 0 and < slots = 2, got -1"),
-        ({"start": -1}, "start must be >= 0, got -1"),
-    ],
-)
-def test_a_number_out_of_range_is_refused(change: dict[str, int], message: str) -> None:
-    with pytest.raises(ConfigurationError) as caught:
-        batches(Noisy(), **{"batch_size": 1, "slot": 0, "slots": 2, "seed": 0, **change})
-    assert str(caught.value) == message
 
 
 def test_every_tensor_of_a_nested_batch_moves() -> None:

@@ -4,8 +4,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from psgd.config import Loss
 from psgd.errors import ConfigurationError
-from psgd.training.losses import LOSSES, Loss, resolve_loss
+from psgd.training.losses import LOSSES, resolve_loss
 
 
 def test_cross_entropy_is_the_default() -> None:

@@ -7,11 +7,11 @@ import torch
 from torch import Tensor, nn
 from torch.optim import SGD, Adam, Optimizer
 
+from psgd.config import OptimizerFactory
 from psgd.errors import ConfigurationError
 from psgd.training.optimizers import (
     OPTIMIZERS,
     Form,
-    OptimizerFactory,
     check_optimizer,
     is_elementwise,
     resolve_optimizer,

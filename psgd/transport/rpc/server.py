@@ -16,7 +16,7 @@ from psgd.transport.rpc.service import ShardService
 from psgd.transport.rpc.staging import Staging
 
 _CALLS_PER_SLOT = 4  # an ask, a pull, a push, and one that broke off and still waits
-_CALLS_BESIDE = 16  # driver, evaluator, coordinator, other shards, probes
+_CALLS_BESIDE = 16  # driver, evaluator, probes
 
 
 class RpcServer:
@@ -30,14 +30,17 @@ class RpcServer:
         key: what every call must show.
         host: the address to listen on; the port is one that is free.
         slots: of the job.
+        peers: how many other shards may send messages at the same time.
         park_s: how long a call waits for the endpoint's decision before it is answered `Pending`.
 
     Raises:
         ResourceError: if the host can not be listened on.
     """
 
-    def __init__(self, endpoint: Endpoint, *, key: JobKey, host: str, slots: int, park_s: float = 10.0) -> None:
-        calls = _CALLS_PER_SLOT * slots + _CALLS_BESIDE
+    def __init__(
+        self, endpoint: Endpoint, *, key: JobKey, host: str, slots: int, peers: int = 0, park_s: float = 10.0
+    ) -> None:
+        calls = _CALLS_PER_SLOT * slots + peers + _CALLS_BESIDE
         self._threads = ThreadPoolExecutor(calls, thread_name_prefix="psgd-rpc-server")
         self._health = health.HealthServicer()
         self._set_health(health_pb2.HealthCheckResponse.NOT_SERVING)
