@@ -156,6 +156,9 @@ class Job:
             raise ConfigurationError(
                 f"an own loop runs one slot a worker: slots must be {self.workers}, got {self.rules.slots}"
             )
+        slowed = [straggler.slot for straggler in self.training.stragglers]
+        if len(set(slowed)) != len(slowed):
+            raise ConfigurationError(f"stragglers must name each slot once, got slots {slowed}")
         for straggler in self.training.stragglers:
             if straggler.slot >= self.rules.slots:
                 raise ConfigurationError(f"straggler slot must be < slots ({self.rules.slots}), got {straggler.slot}")

@@ -2,7 +2,8 @@
 
 import functools
 import itertools
-import os
+import tempfile
+import traceback
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from datetime import datetime
@@ -14,10 +15,10 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
-from psgd.config import DataFactory, Job, ModelFactory, OptimizerFactory, Placement, Plane, ScheduleFactory
-from psgd.core.layout import Layout, Role
+from psgd.config import DataFactory, Job, Loss, ModelFactory, OptimizerFactory, Placement, Plane, ScheduleFactory
+from psgd.core.layout import ALIGNMENT, Layout, Role
 from psgd.core.modes import Mode, Sync
-from psgd.data.batches import MapDataset
+from psgd.data.batches import MapDataset, collate
 from psgd.errors import ConfigurationError
 from psgd.runlog import FILE_NAME
 from psgd.training.callbacks import EarlyStopping
@@ -92,11 +93,57 @@ def first_model(factory: ModelFactory, seed: int, warm_start: WarmStart | None) 
     """
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        model = factory()
+        try:
+            model = factory()
+        except Exception as error:
+            raise ConfigurationError(f"model can not be made: {blame(error)}") from error
     check_model(model)
     if warm_start is not None:
         apply_weights(model, load_weights(warm_start))
     return model
+
+
+def rehearse(factory: ModelFactory, loss: Loss, data: DataFactory) -> None:
+    """Compute one small gradient, with a model of its own, so that what does not fit shows before anything starts.
+
+    Raises:
+        ConfigurationError: if model, loss and data do not go together.
+    """
+    dataset = cast(MapDataset, data())
+    with torch.random.fork_rng():
+        inputs, targets = collate(dataset, torch.arange(min(2, len(dataset))))  # BatchNorm wants more than one
+        try:
+            value = loss(factory()(inputs), targets)
+        except Exception as error:
+            raise ConfigurationError(f"model and loss fail on a batch of train_data: {blame(error)}") from error
+        if not isinstance(value, Tensor) or value.dim() != 0:
+            got = f"shape {tuple(value.shape)}" if isinstance(value, Tensor) else _name(value)
+            raise ConfigurationError(f"loss must return one number, a tensor without shape, got {got}; try .mean()")
+        if not value.requires_grad:
+            raise ConfigurationError("loss must depend on the model's parameters, got a tensor that needs no gradient")
+
+
+def blame(error: Exception) -> str:
+    """An error of the user's code on one line: its type, its message, and the last line of code that is the user's."""
+    ours = str(Path(__file__).parent)
+    frames = [
+        frame
+        for frame in traceback.extract_tb(error.__traceback__)
+        if "site-packages" not in frame.filename and not frame.filename.startswith(ours)
+    ]
+    where = f" ({Path(frames[-1].filename).name}:{frames[-1].lineno})" if frames else ""
+    return f"{type(error).__name__}: {' '.join(str(error).split())}{where}"
+
+
+def check_shards(shards: int, layout: Layout) -> None:
+    """Refuse shards that would hold nothing.
+
+    Raises:
+        ConfigurationError: if there are more shards than blocks to hold.
+    """
+    blocks = layout.pushed_bytes // ALIGNMENT
+    if shards > blocks:
+        raise ConfigurationError(f"shards must be <= {blocks}, the model's blocks of {ALIGNMENT} bytes, got {shards}")
 
 
 def check_update(model: nn.Module, optimizer: OptimizerFactory, schedule: ScheduleFactory | None) -> Optimizer:
@@ -110,6 +157,13 @@ def check_update(model: nn.Module, optimizer: OptimizerFactory, schedule: Schedu
     """
     made = optimizer(model.named_parameters())
     check_optimizer(made)
+    taken = {id(parameter) for group in made.param_groups for parameter in group["params"]}
+    left_out = [name for name, p in model.named_parameters() if p.requires_grad and id(p) not in taken]
+    if left_out:
+        raise ConfigurationError(
+            f"optimizer must take every parameter that it is given, it left out {', '.join(left_out)}; "
+            "to freeze one, set its requires_grad to False in the model"
+        )
     if schedule is not None:
         _check_schedule(schedule(made))
     return made
@@ -153,8 +207,10 @@ def check_folder(out: Path) -> None:
     existing = next(path for path in (out, *out.absolute().parents) if path.exists())
     if not existing.is_dir():
         raise ConfigurationError(f"out must be a folder, got {out}: {existing} is a file")
-    if not os.access(existing, os.W_OK | os.X_OK):
-        raise ConfigurationError(f"out must be writable, got {out}: no permission to write in {existing}")
+    try:
+        tempfile.TemporaryDirectory(dir=existing).cleanup()
+    except OSError as error:
+        raise ConfigurationError(f"out must be writable, got {out}: {existing} is not ({error.strerror})") from error
 
 
 def describe(job: Job, placement: Placement, plane: Plane, optimizer: Optimizer) -> dict[str, Any]:

@@ -6,6 +6,7 @@ heard of them. Whoever reads a log (tables, plots, reports) needs this module an
 
 import dataclasses
 import json
+import math
 import platform
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -135,12 +136,22 @@ def versions() -> dict[str, str]:
 
 
 def encode(record: Record) -> str:
-    """One line of JSON, without the line's end.
+    """One line of JSON, without the line's end; a number that is NaN or Inf becomes null.
 
     >>> encode(Notice(1.5, "worker 1 replaced"))
     '{"kind": "notice", "time_s": 1.5, "text": "worker 1 replaced"}'
     """
-    return json.dumps({"kind": type(record).__name__.lower(), **dataclasses.asdict(record)})
+    fields = {"kind": type(record).__name__.lower(), **dataclasses.asdict(record)}
+    return json.dumps(_finite(fields), allow_nan=False)
+
+
+def _finite(value: Any) -> Any:
+    """The value with null for NaN and Inf, which JSON has not."""
+    if isinstance(value, dict):
+        return {name: _finite(item) for name, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def decode(line: str) -> Record:

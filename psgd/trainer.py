@@ -28,12 +28,21 @@ from psgd.core.modes import Async, Mode, Rules, Sync
 from psgd.data.batches import MapDataset
 from psgd.data.sampler import BatchPlan
 from psgd.errors import ConfigurationError
-from psgd.observers import Broadcast, JsonLinesWriter, Recorder, TensorBoardWriter, Tolerant, progress_display
+from psgd.observers import (
+    Broadcast,
+    DivergenceWarning,
+    JsonLinesWriter,
+    Recorder,
+    TensorBoardWriter,
+    Tolerant,
+    progress_display,
+)
 from psgd.planning import (
     LayoutChoice,
     Plan,
     WarmStart,
     check_folder,
+    check_shards,
     check_update,
     count_samples,
     data_factory,
@@ -41,6 +50,7 @@ from psgd.planning import (
     first_model,
     keeps_whole,
     new_folder,
+    rehearse,
 )
 from psgd.raytrain import read_run, read_scaling
 from psgd.result import Result, compute_figures, make_result, save_weights
@@ -150,6 +160,19 @@ class Trainer:
             value = getattr(self, name)
             if isinstance(value, nn.Module) or not callable(value):
                 raise ConfigurationError(f"{name} must be a function that makes it, got {type(value).__name__}")
+        if self.lr_scheduler is not None and not callable(self.lr_scheduler):
+            raise ConfigurationError(
+                f"lr_scheduler must be a function of the optimizer that makes it, got {self.lr_scheduler!r}"
+            )
+        for name in ("workers", "slots", "shards", "batch_size", "epochs", "steps", "evaluate_every", "accumulate"):
+            value = getattr(self, name)
+            if value is not None and (not isinstance(value, int) or isinstance(value, bool)):
+                raise ConfigurationError(f"{name} must be a whole number, got {value!r}")
+        if not isinstance(self.callbacks, Sequence):
+            raise ConfigurationError(f"callbacks must be a list of psgd.Callback, got {self.callbacks!r}")
+        for callback in self.callbacks:
+            if not isinstance(callback, Callback):
+                raise ConfigurationError(f"callbacks must be psgd.Callback objects, got {callback!r}")
         if not isinstance(self.mode, Sync | Async):
             raise ConfigurationError(f"mode must be psgd.Sync(...) or psgd.Async(...), got {self.mode!r}")
         if self.plane not in ("auto", "rpc", "memory"):
@@ -209,6 +232,9 @@ class Trainer:
         optimizer = check_update(model, self.optimizer, self.lr_scheduler)
         tensors = tensors_of(model)
         layout = layout_of(tensors)
+        check_shards(self.shards, layout)
+        if data is not None and placement.gpus_per_worker == 0:  # a model for GPUs need not run here
+            rehearse(self.model, self._training(placement).loss, data)
         job = Job(
             rules=self._rules(workers, steps, evaluate_every),
             workers=workers,
@@ -316,7 +342,7 @@ class Trainer:
     def _observers(self, plan: Plan) -> list[Observer]:
         """Who is told what happens: the user first, then what is written."""
         rules = plan.job.rules
-        observers: list[Observer] = [CallbackObserver(callback) for callback in self.callbacks]
+        observers: list[Observer] = [DivergenceWarning(), *map(CallbackObserver, self.callbacks)]
         if self.progress:
             observers.append(progress_display(rules.slots, rules.steps))
         if plan.out is not None:

@@ -1,5 +1,6 @@
-import os
-from collections.abc import Iterator
+import errno
+import tempfile
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -14,12 +15,14 @@ from psgd.core.modes import Async, Sync
 from psgd.errors import ConfigurationError
 from psgd.planning import (
     check_folder,
+    check_shards,
     check_update,
     count_samples,
     data_factory,
     first_model,
     keeps_whole,
     new_folder,
+    rehearse,
 )
 from psgd.runlog import FILE_NAME
 from psgd.training.optimizers import resolve_optimizer
@@ -153,6 +156,52 @@ def test_a_file_is_no_folder(tmp_path: Path) -> None:
 
 
 def test_a_folder_must_be_writable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(os, "access", lambda path, mode: False)  # root may write everywhere
+    def refuse(*_: object, **__: object) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(tempfile, "TemporaryDirectory", refuse)  # root may write everywhere
     with pytest.raises(ConfigurationError, match=f"^out must be writable, got {tmp_path / 'run'}: "):
         check_folder(tmp_path / "run")
+
+
+def fails(inputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    raise ZeroDivisionError("no loss today")
+
+
+def pairs() -> TensorDataset:
+    return TensorDataset(torch.ones(4, 3), torch.ones(4, 1))
+
+
+@pytest.mark.parametrize(
+    ("model", "loss", "message"),
+    [
+        (lambda: nn.Linear(2, 1), nn.functional.mse_loss, "model and loss fail on a batch of train_data: RuntimeError"),
+        (lambda: nn.Linear(3, 1), fails, r"ZeroDivisionError: no loss today \(test_planning.py:\d+\)"),
+        (lambda: nn.Linear(3, 1), lambda o, t: (o - t) ** 2, r"got shape \(2, 1\); try .mean\(\)"),
+        (lambda: nn.Linear(3, 1), lambda o, t: 1.0, "loss must return one number, .* got float"),
+        (lambda: nn.Linear(3, 1), lambda o, t: torch.tensor(1.0), "got a tensor that needs no gradient"),
+    ],
+)
+def test_what_does_not_go_together_is_refused_by_a_rehearsal(
+    model: Callable[[], nn.Module], loss: Callable[[Any, Any], Any], message: str
+) -> None:
+    with pytest.raises(ConfigurationError, match=message):
+        rehearse(model, loss, pairs)
+
+
+def test_a_rehearsal_leaves_the_random_state_alone() -> None:
+    before = torch.get_rng_state()
+    rehearse(lambda: nn.Sequential(nn.Linear(3, 1), nn.Dropout()), nn.functional.mse_loss, pairs)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_an_optimizer_that_leaves_parameters_out_is_refused() -> None:
+    with pytest.raises(ConfigurationError, match="it left out bias; to freeze one"):
+        check_update(nn.Linear(2, 1), lambda params: torch.optim.SGD(list(params)[:1], lr=0.1), None)
+
+
+def test_more_shards_than_blocks_are_refused() -> None:
+    layout = layout_of(tensors_of(nn.Linear(64, 2)))
+    check_shards(3, layout)
+    with pytest.raises(ConfigurationError, match="shards must be <= 3, the model's blocks of 256 bytes, got 4"):
+        check_shards(4, layout)

@@ -57,6 +57,8 @@ def main(argv: Sequence[str] | None = None, environment: Mapping[str, str] = os.
     except KeyboardInterrupt:
         return _tell("interrupted", INTERRUPTED)
     except SystemExit as end:  # --help, --version and SIGTERM
+        if end.code == TERMINATED:
+            return _tell("terminated", TERMINATED)
         return end.code if isinstance(end.code, int) else 0
     finally:
         signal.signal(signal.SIGTERM, before)

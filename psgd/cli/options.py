@@ -81,7 +81,7 @@ def parse(kind: type[Config], prog: str, argv: Sequence[str], environment: Mappi
     hints = typing.get_type_hints(kind)
     for field in _options(kind):
         variable = PREFIX + field.name.upper()
-        if variable in environment:
+        if environment.get(variable):  # an empty one is what shells make of one that is not set
             values[field.name] = _convert(f"{variable} in the environment", hints[field.name], environment[variable])
         if field.name in given:
             values[field.name] = _convert(_flag(field.name), hints[field.name], given[field.name])

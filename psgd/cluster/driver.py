@@ -94,6 +94,8 @@ class _Driver:
 
     def run(self, coordinator: Coordinator, initial: Mapping[str, torch.Tensor]) -> Outcome:
         """Start everything, keep going until the coordinator says that all is done, read the end state."""
+        rules = self._job.rules
+        self._observe(Notice(0.0, f"Ray is there: starting {rules.shards} shards and {self._job.workers} workers"))
         self._fleet.start(coordinator)
         self._connections = connect(self._fleet.open_shards(), self._key)
         try:

@@ -3,6 +3,7 @@
 import logging
 import os
 import signal
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -18,6 +19,7 @@ from psgd.errors import ConfigurationError, ResourceError
 
 AUTH_MODE = "RAY_AUTH_MODE"
 RELEASED_WITHIN_S = 10.0
+PROBED_WITHIN_S = 5.0
 
 _ENDINGS = (signal.SIGINT, signal.SIGTERM)
 
@@ -35,7 +37,7 @@ def ray_session(need: Need, show_output: bool) -> Iterator[Callable[[], str]]:
 
     Raises:
         ConfigurationError: if RAY_ADDRESS names a Ray Client (``ray://``).
-        ResourceError: if the cluster has too little.
+        ResourceError: if there is no cluster at RAY_ADDRESS, or it has too little.
     """
     if ray.is_initialized():
         _check_cluster(need, "the Ray cluster")
@@ -47,6 +49,8 @@ def ray_session(need: Need, show_output: bool) -> Iterator[Callable[[], str]]:
             f"RAY_ADDRESS {address} is a Ray Client, whose driver is not in the cluster: submit the program with "
             "`ray job submit`, or run it on a node of the cluster"
         )
+    if address is not None and ":" in address:
+        _probe(address)
     cores = os.cpu_count() or 1
     if address is None:
         free = {"CPU": float(cores * SHARED_CORES), "GPU": float(torch.cuda.device_count())}
@@ -59,6 +63,26 @@ def ray_session(need: Need, show_output: bool) -> Iterator[Callable[[], str]]:
 
 def _loopback() -> str:
     return "127.0.0.1"
+
+
+def _probe(address: str) -> None:
+    """Refuse an address where nobody listens; Ray itself would try for minutes.
+
+    Raises:
+        ResourceError: if there is no connection within seconds.
+    """
+    host, _, port = address.rpartition(":")
+    try:
+        socket.create_connection((host, int(port)), timeout=PROBED_WITHIN_S).close()
+    except (OSError, ValueError) as error:
+        raise _no_cluster(address) from error
+
+
+def _no_cluster(address: str) -> ResourceError:
+    return ResourceError(
+        f"RAY_ADDRESS {address}: no Ray cluster answers there; start one with `ray start --head`, or unset RAY_ADDRESS "
+        "for one of psgd's own"
+    )
 
 
 def _check_cluster(need: Need, where: str) -> None:
@@ -98,7 +122,10 @@ def _connected(address: str | None, cpus: int, show_output: bool) -> Iterator[No
             logging_level=logging.ERROR,
         )
     else:
-        ray.init(address=address, log_to_driver=show_output, logging_level=logging.ERROR)
+        try:
+            ray.init(address=address, log_to_driver=show_output, logging_level=logging.ERROR)
+        except (ConnectionError, ValueError) as error:
+            raise _no_cluster(address) from error
     try:
         yield
     finally:

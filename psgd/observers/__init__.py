@@ -1,6 +1,7 @@
 """Observers of a run: small objects that are told every record and write, show or keep it."""
 
 from psgd.observers.broadcast import Broadcast
+from psgd.observers.divergence import DivergenceWarning
 from psgd.observers.jsonl import JsonLinesWriter
 from psgd.observers.progress import LinePrinter, Meter, ProgressBar, progress_display
 from psgd.observers.recorder import Recorder
@@ -9,6 +10,7 @@ from psgd.observers.tolerant import Tolerant
 
 __all__ = [
     "Broadcast",
+    "DivergenceWarning",
     "JsonLinesWriter",
     "LinePrinter",
     "Meter",

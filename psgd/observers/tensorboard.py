@@ -1,5 +1,6 @@
 """The run's curves for TensorBoard."""
 
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -36,10 +37,10 @@ class TensorBoardWriter:
                     self._add_step()
             case Evaluation():
                 for name, value in record.metrics.items():
-                    self._writer.add_scalar(f"evaluation/{name}", value, record.step)
+                    self._add(f"evaluation/{name}", value, record.step)
             case Reported():
                 for name, value in record.metrics.items():
-                    self._writer.add_scalar(f"slot_{record.slot}/{name}", value, self._iterations // self._slots)
+                    self._add(f"slot_{record.slot}/{name}", value, self._iterations // self._slots)
             case Notice():
                 self._writer.add_text("notices", record.text, self._iterations // self._slots)
 
@@ -48,17 +49,22 @@ class TensorBoardWriter:
         if self._opened is not None:
             self._opened.close()
 
+    def _add(self, name: str, value: float, step: int) -> None:
+        """A point of a curve, where there is one to draw."""
+        if math.isfinite(value):
+            self._writer.add_scalar(name, value, step)
+
     def _add_step(self) -> None:
         """One point, the mean over as many iterations as there are slots."""
         count, step = len(self._step), self._iterations // self._slots
         losses = [i.loss for i in self._step if i.loss is not None]
         if losses:
-            self._writer.add_scalar("train/loss", sum(losses) / len(losses), step)
-        self._writer.add_scalar("train/lag", sum(i.lag for i in self._step) / count, step)
-        self._writer.add_scalar("train/compute_s", sum(i.compute_s for i in self._step) / count, step)
-        self._writer.add_scalar("train/wait_s", sum(i.wait_s for i in self._step) / count, step)
+            self._add("train/loss", sum(losses) / len(losses), step)
+        self._add("train/lag", sum(i.lag for i in self._step) / count, step)
+        self._add("train/compute_s", sum(i.compute_s for i in self._step) / count, step)
+        self._add("train/wait_s", sum(i.wait_s for i in self._step) / count, step)
         for group, lr in enumerate(self._step[-1].lr):
-            self._writer.add_scalar(f"train/lr/{group}", lr, step)
+            self._add(f"train/lr/{group}", lr, step)
         self._step.clear()
 
     @property

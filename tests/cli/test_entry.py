@@ -44,7 +44,7 @@ def command(monkeypatch: pytest.MonkeyPatch) -> Callable[[BaseException | None],
         (InternalError("impossible"), 1, "psgd: error: impossible\n"),
         (PsgdError("whatever"), 1, "psgd: error: whatever\n"),
         (KeyboardInterrupt(), 130, "psgd: interrupted\n"),
-        (SystemExit(143), 143, ""),
+        (SystemExit(143), 143, "psgd: terminated\n"),
     ],
 )
 def test_every_end_has_its_code_and_at_most_one_line(

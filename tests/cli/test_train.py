@@ -1,5 +1,6 @@
 import gzip
 import json
+import re
 import struct
 from collections.abc import Callable
 from pathlib import Path
@@ -373,7 +374,12 @@ def test_a_cluster_that_has_too_little_is_one_line_and_leaves_nothing(
 
 
 @pytest.mark.usefixtures("own_models")
-def test_a_model_that_breaks_keeps_its_traceback(here: Path) -> None:
-    with pytest.raises(RuntimeError, match=r"^out of ideas$"):
-        train("--model", "psgd_test_models:broken", "--out", "run")
+def test_a_model_that_breaks_is_one_line_that_names_the_users_own(
+    here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["train", "--model", "psgd_test_models:broken", "--out", "run"], {}) == 2
+    assert re.fullmatch(
+        r"psgd: error: model can not be made: RuntimeError: out of ideas \(psgd_test_models.py:\d+\)\n",
+        capsys.readouterr().err,
+    )
     assert "run" not in entries(here)

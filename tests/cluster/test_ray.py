@@ -117,7 +117,9 @@ def test_killed_worker_is_replaced_and_the_bits_stay() -> None:
     outcome = cluster.run(job(Sync(), stragglers=slow), Placement(), weights(), None, kill_once)
     alone = inprocess.run(job(Sync(), workers=1, shards=1), weights(), None, ignore)
     assert killed
-    assert [r for r in records if isinstance(r, Notice)]
+    notices = [r.text for r in records if isinstance(r, Notice)]
+    assert notices[0] == "Ray is there: starting 2 shards and 2 workers"
+    assert notices[1].endswith(": replaced by incarnation 1")
     assert sha256(outcome.weights) == sha256(alone.weights)
     assert outcome.versions == (30, 30)
 
