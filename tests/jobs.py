@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset, TensorDataset
 
-from psgd.config import Job, ModelFactory, OptimizerFactory, ScheduleFactory, Straggler, Training
+from psgd.config import Job, ModelFactory, OptimizerFactory, Precision, ScheduleFactory, Straggler, Training
 from psgd.core.ids import Boundary, Shard, Step
 from psgd.core.membership import Membership
 from psgd.core.messages import Figures, Inspect, Settle
@@ -81,11 +81,13 @@ def make_job(
     batch_size: int = BATCH,
     accumulate: int = 1,
     bf16: bool = False,
+    use_gpu: bool = False,
     stragglers: tuple[Straggler, ...] = (),
     data: "Callable[[], Dataset[tuple[Tensor, ...]]]" = images,
     evaluation_data: "Callable[[], Dataset[tuple[Tensor, ...]]] | None" = None,
 ) -> Job:
-    training = Training(loss, batch_size, SEED, accumulate, precision="bf16" if bf16 else "fp32", stragglers=stragglers)
+    precision: Precision = "bf16" if bf16 else "fp32"
+    training = Training(loss, batch_size, SEED, accumulate, precision=precision, use_gpu=use_gpu, stragglers=stragglers)
     return Job(
         rules=Rules(Sync() if mode is None else mode, slots, shards, steps, evaluate_every),
         workers=workers,
