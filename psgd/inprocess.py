@@ -22,17 +22,17 @@ from psgd.coordinator.coordinator import (
     Stopping,
     WorkerEnded,
 )
-from psgd.coordinator.outcome import Outcome
+from psgd.coordinator.outcome import Outcome, read_outcome
 from psgd.core.ids import LEAD, Boundary, Shard, Step
-from psgd.core.messages import Figures, Inspect, Settle
+from psgd.core.messages import Settle
 from psgd.errors import ConfigurationError, InternalError, ResourceError
 from psgd.runlog import Record, Timed
 from psgd.shard.shard import ParameterShard
 from psgd.shard.state import ShardState
 from psgd.transport.base import Endpoint
-from psgd.transport.flat import pack, views
+from psgd.transport.flat import pack
 from psgd.transport.memory import MemoryConnection, MemoryPeerLink
-from psgd.transport.state import ask, load_state, read_last
+from psgd.transport.state import ask, load_state
 from psgd.worker.build import build_worker
 from psgd.worker.evaluator import Evaluator
 
@@ -122,12 +122,7 @@ class _Process:
             while self._events:
                 self._handle(self._events.pop(0))
         seconds = time.perf_counter() - self._began
-        memory, versions = read_last(self._connections, self._job.layout, self._parts, self._job.rules)
-        figures = ask(self._connections[LEAD], Inspect()).result()
-        if not isinstance(figures, Figures):
-            raise InternalError(f"the lead has no figures: {figures}")
-        weights = {name: tensor.clone() for name, tensor in views(memory, self._job.layout).items()}
-        return Outcome(weights, figures, tuple(versions), seconds, self._coordinator.stopped_early)
+        return read_outcome(self._job, self._connections, seconds, self._coordinator.stopped_early)
 
     def _handle(self, event: Event) -> None:
         for decision in self._coordinator.handle(event, time.monotonic()):

@@ -31,14 +31,14 @@ from psgd.coordinator.coordinator import (
     WorkerEnded,
     WorkerLost,
 )
-from psgd.coordinator.outcome import Outcome
+from psgd.coordinator.outcome import Outcome, read_outcome
 from psgd.core.ids import LEAD, Boundary
-from psgd.core.messages import Announce, Done, Figures, Inspect, Settle
+from psgd.core.messages import Announce, Done, Settle
 from psgd.errors import InternalError, LostError
 from psgd.runlog import Notice, Record
-from psgd.transport.flat import pack, views
+from psgd.transport.flat import pack
 from psgd.transport.rpc import JobKey, RpcConnection
-from psgd.transport.state import ask, load_state, read_last
+from psgd.transport.state import ask, load_state
 from psgd.worker.evaluator import Evaluated
 
 LEASE_S = 30.0
@@ -234,11 +234,5 @@ class _Driver:
         self._clock_offsets[beat.worker] = min(offset, self._clock_offsets.get(beat.worker, offset))
 
     def _outcome(self, seconds: float) -> Outcome:
-        layout = self._job.layout
-        memory, versions = read_last(self._connections, layout, self._job.parts(), self._job.rules)
-        figures = ask(self._connections[LEAD], Inspect()).result()
-        if not isinstance(figures, Figures):
-            raise LostError(f"the lead gave no figures: {figures}")
-        weights = {name: tensor.clone() for name, tensor in views(memory, layout).items()}
         stopped_early: str | None = fetch(self._fleet.coordinator.stopped_early.remote())
-        return Outcome(weights, figures, tuple(versions), seconds, stopped_early)
+        return read_outcome(self._job, self._connections, seconds, stopped_early)
