@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 from torch.utils.data import Dataset
@@ -19,7 +19,8 @@ OptimizerFactory = Callable[[NamedTensors], torch.optim.Optimizer]
 ScheduleFactory = Callable[[torch.optim.Optimizer], torch.optim.lr_scheduler.LRScheduler]
 DataFactory = Callable[[], "Dataset[Any]"]
 Precision = Literal["fp32", "bf16"]
-Plane = Literal["auto", "rpc", "memory"]
+Plane = Literal["auto", "shm", "rpc", "memory"]
+PLANES: tuple[Plane, ...] = get_args(Plane)
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,6 +134,7 @@ class Job:
         data: the training set (called once a worker); None with an own loop.
         evaluation_data: the set that the evaluator measures; None: no evaluation.
         own_loop: replaces the built-in loop.
+        plane: how tensors travel; ``auto``: shared memory within a host, rpc between hosts.
     """
 
     rules: Rules
@@ -146,6 +148,7 @@ class Job:
     data: DataFactory | None
     evaluation_data: DataFactory | None = None
     own_loop: OwnLoop | None = None
+    plane: Plane = "auto"
 
     def __post_init__(self) -> None:
         if self.workers < 1:

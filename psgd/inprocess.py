@@ -29,12 +29,14 @@ from psgd.errors import ConfigurationError, InternalError, ResourceError
 from psgd.runlog import Record, Timed
 from psgd.shard.shard import ParameterShard
 from psgd.shard.state import ShardState
+from psgd.transport.attachment import attach
 from psgd.transport.base import Endpoint
-from psgd.transport.flat import pack
+from psgd.transport.flat import allocate, pack
 from psgd.transport.memory import MemoryConnection, MemoryPeerLink
 from psgd.transport.state import ask, load_state
 from psgd.worker.build import build_worker
 from psgd.worker.evaluator import Evaluator
+from psgd.worker.loop import Worker
 
 
 def run(
@@ -85,9 +87,13 @@ class _Process:
         )
         self._evaluator = Evaluator(job, self._connections) if job.evaluation_data is not None else None
         self._workers = {
-            number: build_worker(job, number, self._coordinator.membership, self._connections, self._stamp)
-            for number in range(job.workers)
+            number: self._worker(number) for number in range(job.workers)
         }
+
+    def _worker(self, number: int) -> Worker:
+        job, membership = self._job, self._coordinator.membership
+        attachment = attach(self._connections, job.layout, membership.slots_of(number))
+        return build_worker(job, number, membership, attachment, self._stamp)
 
     def _shards(self) -> list[ParameterShard]:
         job = self._job
@@ -96,7 +102,7 @@ class _Process:
             ParameterShard(
                 job.rules,
                 Shard(k),
-                ShardState(job.layout, part, job.optimizer, job.schedule, job.whole),
+                ShardState(job.layout, part, job.optimizer, job.schedule, job.whole, allocate(part.bytes)),
                 MemoryPeerLink(endpoints),
                 self._reached,
                 time.monotonic,

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
-from psgd.config import DataFactory, Job, Loss, ModelFactory, OptimizerFactory, Placement, Plane, ScheduleFactory
+from psgd.config import DataFactory, Job, Loss, ModelFactory, OptimizerFactory, Placement, ScheduleFactory
 from psgd.core.layout import ALIGNMENT, Layout, Role
 from psgd.core.modes import Mode, Sync
 from psgd.data.batches import MapDataset, collate
@@ -43,7 +43,6 @@ class Plan:
 
     job: Job
     placement: Placement
-    plane: Plane
     initial: dict[str, Tensor]
     stopping: EarlyStopping | None
     out: Path | None
@@ -213,7 +212,7 @@ def check_folder(out: Path) -> None:
         raise ConfigurationError(f"out must be writable, got {out}: {existing} is not ({error.strerror})") from error
 
 
-def describe(job: Job, placement: Placement, plane: Plane, optimizer: Optimizer) -> dict[str, Any]:
+def describe(job: Job, placement: Placement, optimizer: Optimizer) -> dict[str, Any]:
     """What the log's header says about a run; all of it is plain JSON.
 
     Args:
@@ -228,7 +227,7 @@ def describe(job: Job, placement: Placement, plane: Plane, optimizer: Optimizer)
         "shards": rules.shards,
         "steps": rules.steps,
         "evaluate_every": rules.evaluate_every,
-        "plane": plane,
+        "plane": job.plane,
         "layout": "whole" if job.whole else "sliced",
         "bytes": job.layout.bytes,
         "optimizer": type(optimizer).__name__,

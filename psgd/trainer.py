@@ -10,6 +10,7 @@ from typing import Any, Literal
 from torch import nn
 
 from psgd.config import (
+    PLANES,
     DataFactory,
     Job,
     Loss,
@@ -98,7 +99,8 @@ class Trainer:
         warm_start: weights to start from: a ``state_dict``, or the path of a .safetensors file.
         layout: whether shards cut tensors (``sliced``) or keep them ``whole``; ``auto`` keeps them whole only where
             the optimizer needs that.
-        plane: how tensors travel: ``rpc``, or ``memory`` for a run in this very process, without Ray.
+        plane: how tensors travel: ``shm`` within a host, ``rpc`` between hosts, ``auto`` as it fits for each pair of
+            worker and shard; or ``memory`` for a run in this very process, without Ray.
         placement: what each process reserves and where it goes. Or give Ray Train's ``scaling_config``.
         scaling_config: Ray Train's, for ``workers`` and ``placement``.
         run_config: Ray Train's, for ``out`` and the failures that the run survives.
@@ -175,8 +177,8 @@ class Trainer:
                 raise ConfigurationError(f"callbacks must be psgd.Callback objects, got {callback!r}")
         if not isinstance(self.mode, Sync | Async):
             raise ConfigurationError(f"mode must be psgd.Sync(...) or psgd.Async(...), got {self.mode!r}")
-        if self.plane not in ("auto", "rpc", "memory"):
-            raise ConfigurationError(f"plane must be auto, rpc or memory, got {self.plane!r}")
+        if self.plane not in PLANES:
+            raise ConfigurationError(f"plane must be one of {', '.join(PLANES)}, got {self.plane!r}")
         if self.run_config is not None and self.out != "auto":
             raise ConfigurationError(f"out must be left out beside run_config, got {self.out}")
         self._check_length()
@@ -247,16 +249,15 @@ class Trainer:
             data=data,
             evaluation_data=evaluation_data,
             own_loop=None if self.train_loop is None else OwnLoop(self.train_loop, self.train_loop_config),
+            plane=self.plane,
         )
-        plane = "rpc" if self.plane == "auto" else self.plane
         return Plan(
             job=job,
             placement=placement,
-            plane=plane,
             initial={name: tensor.detach().cpu() for name, tensor in tensors.items()},
             stopping=next((c for c in self.callbacks if isinstance(c, EarlyStopping)), None),
             out=out,
-            settings={**self.labels, **describe(job, placement, plane, optimizer)},
+            settings={**self.labels, **describe(job, placement, optimizer)},
         )
 
     def _check_length(self) -> None:
@@ -372,7 +373,7 @@ class CallbackObserver:
 
 def _launch(plan: Plan, observe: Callable[[Record], None]) -> Outcome:
     """Run on the plane of the plan; Ray is imported only for those that need it."""
-    if plan.plane == "memory":
+    if plan.job.plane == "memory":
         from psgd import inprocess
 
         return inprocess.run(plan.job, plan.initial, plan.stopping, observe)

@@ -1,7 +1,7 @@
 """Small jobs for tests: synthetic images, models that have what makes training hard to reproduce."""
 
 import random
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cache, partial
 
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset, TensorDataset
 
 from psgd.config import Job, ModelFactory, OptimizerFactory, Precision, ScheduleFactory, Straggler, Training
-from psgd.core.ids import Boundary, Shard, Step
+from psgd.core.ids import Boundary, Shard, Slot, Step
 from psgd.core.membership import Membership
 from psgd.core.messages import Figures, Inspect, Settle
 from psgd.core.modes import Mode, Rules, Sync
@@ -20,8 +20,9 @@ from psgd.shard.shard import ParameterShard
 from psgd.shard.state import ShardState
 from psgd.training.models import cnn, mlp
 from psgd.training.optimizers import resolve_optimizer
+from psgd.transport.attachment import Attachment, attach
 from psgd.transport.base import Endpoint
-from psgd.transport.flat import layout_of, pack, sha256, tensors_of, views
+from psgd.transport.flat import allocate, layout_of, pack, sha256, tensors_of, views
 from psgd.transport.memory import MemoryConnection, MemoryPeerLink
 from psgd.transport.state import ask, load_state, read_state
 from psgd.worker.build import build_worker
@@ -129,7 +130,7 @@ class Parties:
         parts = job.parts()
         endpoints: dict[int, Endpoint] = {}
         for k, part in enumerate(parts):
-            state = ShardState(job.layout, part, job.optimizer, job.schedule, job.whole)
+            state = ShardState(job.layout, part, job.optimizer, job.schedule, job.whole, allocate(part.bytes))
             peers = MemoryPeerLink(endpoints)
             endpoints[k] = ParameterShard(job.rules, Shard(k), state, peers, self._reached, lambda: 0.0)
         self.connections = [MemoryConnection(endpoints[k]) for k in range(len(parts))]
@@ -137,11 +138,14 @@ class Parties:
         load_state(self.connections, parts, pack(tensors_of(first), job.layout))
         membership = Membership.first(job.rules.slots, job.workers)
         self.workers = [
-            build_worker(job, number, membership, self.connections, self.records.append)
+            build_worker(job, number, membership, self._attachment(membership.slots_of(number)), self.records.append)
             for number in range(job.workers)
         ]
         for worker in self.workers:
             worker.start()
+
+    def _attachment(self, slots: Sequence[Slot]) -> Attachment:
+        return attach(self.connections, self.job.layout, slots)
 
     def _reached(self, boundary: Boundary, step: Step) -> None:
         self.boundaries.append((boundary, step))

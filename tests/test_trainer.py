@@ -337,7 +337,7 @@ def test_progress_goes_to_stderr(capsys: pytest.CaptureFixture[str]) -> None:
         ({"evaluate_every": 2, "val_data": None}, "evaluate_every needs val_data, got 2 and no data"),
         ({"mode": psgd.Sync(2)}, "backups must be < slots, got 2 of 2 slots"),
         ({"mode": "sync"}, "mode must be psgd.Sync(...) or psgd.Async(...), got 'sync'"),
-        ({"plane": "pigeon"}, "plane must be auto, rpc or memory, got 'pigeon'"),
+        ({"plane": "pigeon"}, "plane must be one of auto, shm, rpc, memory, got 'pigeon'"),
         ({"layout": "cut"}, "layout must be auto, sliced or whole, got 'cut'"),
         ({"precision": "fp16"}, "precision must be fp32 or bf16, got fp16"),
         ({"threads": 0}, "threads must be >= 1, got 0"),

@@ -37,8 +37,8 @@ class TrainConfig:
     slots: int | None = option(None, "Processes", "units of data parallelism, fixed for a run (default: one a worker)")
     shards: int = option(2, "Processes", "processes that hold the weights and update them")
     threads: int = option(1, "Processes", "torch threads a process; bits may depend on it")
-    plane: Literal["auto", "rpc", "memory"] = option(
-        "auto", "Processes", "how tensors travel; memory: all in one process, without Ray"
+    plane: Literal["auto", "shm", "rpc", "memory"] = option(
+        "auto", "Processes", "how tensors travel; auto: shm within a host, rpc between; memory: one process, no Ray"
     )
     use_gpu: bool = option(False, "Processes", "give each worker a GPU")
     cpus_per_worker: float = option(1.0, "Processes", "CPUs that Ray reserves for a worker")

@@ -12,7 +12,6 @@ import torch
 
 from psgd.cluster.coordination import Beat
 from psgd.cluster.fleet import Fleet, Reference, fetch
-from psgd.cluster.hosts import connect
 from psgd.cluster.resources import Need
 from psgd.cluster.session import ray_session, unwinding
 from psgd.config import Job, Placement
@@ -37,6 +36,7 @@ from psgd.core.messages import Announce, Done, Settle
 from psgd.errors import InternalError, LostError
 from psgd.runlog import Notice, Record
 from psgd.transport.flat import pack
+from psgd.transport.planes import connect_by_rpc
 from psgd.transport.rpc import JobKey, RpcConnection
 from psgd.transport.state import ask, load_state
 from psgd.worker.evaluator import Evaluated
@@ -97,7 +97,11 @@ class _Driver:
         rules = self._job.rules
         self._observe(Notice(0.0, f"Ray is there: starting {rules.shards} shards and {self._job.workers} workers"))
         self._fleet.start(coordinator)
-        self._connections = connect(self._fleet.open_shards(), self._key)
+        addresses = self._fleet.open_shards()
+        for k, address in enumerate(addresses):
+            if address.notice is not None:
+                self._observe(Notice(0.0, f"shard {k}: {address.notice}"))
+        self._connections = connect_by_rpc(addresses, self._key)
         try:
             self._watch_shards()
             self._load(initial)

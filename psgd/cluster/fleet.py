@@ -18,6 +18,7 @@ from psgd.coordinator.coordinator import Coordinator, Event
 from psgd.core.ids import Shard
 from psgd.core.membership import Membership
 from psgd.errors import InternalError, LostError, ResourceError
+from psgd.transport.planes import ShardAddress
 from psgd.transport.rpc import JobKey
 
 STARTED_WITHIN_S = 300.0
@@ -51,7 +52,7 @@ class Fleet:
         self.workers: dict[int, Actor] = {}
         self.evaluator: Actor | None = None
         self._workers_group: PlacementGroup | None = None
-        self._addresses: Sequence[str] = ()
+        self._addresses: Sequence[ShardAddress] = ()
 
     def start(self, coordinator: Coordinator) -> None:
         """Let all processes start at once: each takes seconds to import torch.
@@ -79,14 +80,14 @@ class Fleet:
         if job.evaluation_data is not None:
             self.evaluator = self._start(EvaluatorHost, (job, self._key), self._on_this_node())
 
-    def open_shards(self) -> Sequence[str]:
+    def open_shards(self) -> Sequence[ShardAddress]:
         """Let the shards serve, and know each other.
 
         Returns:
             Their addresses, indexed by shard.
         """
         self._addresses = fetch([shard.open.remote() for shard in self.shards])
-        fetch([shard.connect.remote(dict(enumerate(self._addresses))) for shard in self.shards])
+        fetch([shard.connect.remote(self._addresses) for shard in self.shards])
         return self._addresses
 
     def open_workers(self) -> None:

@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 
@@ -12,11 +12,12 @@ from psgd.coordinator.coordinator import BoundaryReached, Event
 from psgd.core.ids import Boundary, Shard, Slot, Step
 from psgd.core.membership import Membership
 from psgd.core.messages import PeerMessage
-from psgd.runlog import Timed
+from psgd.runlog import Notice, Timed
 from psgd.shard.queue import ThreadedQueue
 from psgd.shard.shard import ParameterShard
 from psgd.shard.state import ShardState
-from psgd.transport.rpc import JobKey, RpcConnection, RpcPeerLink, RpcServer
+from psgd.transport.planes import ShardAddress, ShardDoors, connect_by_rpc, reach
+from psgd.transport.rpc import JobKey, RpcPeerLink
 from psgd.worker.build import build_worker
 from psgd.worker.evaluator import Evaluated, Evaluator
 from psgd.worker.session import Session, run_own_loop
@@ -44,7 +45,7 @@ class _Peers:
 
 
 class ShardHost:
-    """One shard behind its gRPC server.
+    """One shard behind its servers.
 
     Args:
         listen_on: gives the address that this process listens on.
@@ -61,27 +62,26 @@ class ShardHost:
         self._report = report
         self._peers = _Peers()
 
-    def open(self) -> str:
+    def open(self) -> ShardAddress:
         """Build the shard and serve it.
 
         Returns:
-            The address at which it is to be reached.
+            Where it is to be reached.
         """
         job, shard = self._job, self._shard
         torch.set_num_threads(job.training.threads)
-        state = ShardState(job.layout, job.parts()[shard], job.optimizer, job.schedule, job.whole)
+        part = job.parts()[shard]
+        self._doors = ShardDoors(job, part, self._key, self._listen_on())
+        state = ShardState(job.layout, part, job.optimizer, job.schedule, job.whole, self._doors.memory)
         self._queue = ThreadedQueue(ParameterShard(job.rules, shard, state, self._peers, self._reached, time.monotonic))
-        self._server = RpcServer(
-            self._queue, key=self._key, host=self._listen_on(), slots=job.rules.slots, peers=job.rules.shards - 1
-        )
-        return self._server.address
+        return self._doors.open(self._queue)
 
     def _reached(self, boundary: Boundary, step: Step) -> None:
         self._report(BoundaryReached(boundary, step))
 
-    def connect(self, addresses: Mapping[int, str]) -> None:
+    def connect(self, addresses: Sequence[ShardAddress]) -> None:
         """Learn the addresses of all shards."""
-        others = {shard: address for shard, address in addresses.items() if shard != self._shard}
+        others = {shard: address.rpc for shard, address in enumerate(addresses) if shard != self._shard}
         self._peers.connect(RpcPeerLink(others, key=self._key))
 
     def serve(self) -> None:
@@ -107,15 +107,17 @@ class WorkerHost:
         self._number = number
         self._membership = membership
         self._key = key
-        self._connections: Sequence[RpcConnection] = ()
         self._beat = beat
         self._records: list[Timed] = []
         self._lock = threading.Lock()
         self._ended = threading.Event()
 
-    def open(self, addresses: Sequence[str]) -> None:
-        """Connect to the shards; ``addresses`` are indexed by shard."""
-        self._connections = connect(addresses, self._key)
+    def open(self, addresses: Sequence[ShardAddress]) -> None:
+        """Attach to the shards; ``addresses`` are indexed by shard."""
+        slots = self._membership.slots_of(self._number)
+        self._attachment, notices = reach(addresses, self._job, self._key, slots)
+        for text in notices:
+            self._observe(Notice(time.perf_counter(), f"worker {self._number}: {text}"))
 
     def run(self) -> None:
         """Run the slots until they have come to their end."""
@@ -127,20 +129,19 @@ class WorkerHost:
         finally:
             self._ended.set()
             beats.join()
-            for connection in self._connections:
-                connection.close()
+            self._attachment.close()
 
     def _run_slots(self) -> None:
         job = self._job
         if job.own_loop is None:
-            build_worker(job, self._number, self._membership, self._connections, self._observe).run()
+            build_worker(job, self._number, self._membership, self._attachment, self._observe).run()
             return
         for slot in self._membership.slots_of(self._number):
             run_own_loop(self._session(slot))
 
     def _session(self, slot: Slot) -> Session:
         incarnation = self._membership.incarnations[slot]
-        return Session(self._job, self._number, slot, incarnation, self._connections, self._observe)
+        return Session(self._job, self._number, slot, incarnation, self._attachment, self._observe)
 
     def _observe(self, record: Timed) -> None:
         with self._lock:
@@ -165,16 +166,11 @@ class EvaluatorHost:
         self._job = job
         self._key = key
 
-    def open(self, addresses: Sequence[str]) -> None:
+    def open(self, addresses: Sequence[ShardAddress]) -> None:
         """Build the model, and connect to the shards; ``addresses`` are indexed by shard."""
         torch.set_num_threads(self._job.training.threads)
-        self._evaluator = Evaluator(self._job, connect(addresses, self._key))
+        self._evaluator = Evaluator(self._job, connect_by_rpc(addresses, self._key))
 
     def evaluate(self, boundary: Boundary) -> Evaluated:
         """Measure the boundary's snapshot."""
         return self._evaluator.evaluate(boundary)
-
-
-def connect(addresses: Sequence[str], key: JobKey) -> list[RpcConnection]:
-    """A way to every shard, indexed by shard."""
-    return [RpcConnection(address, shard=k, key=key) for k, address in enumerate(addresses)]

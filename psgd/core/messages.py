@@ -1,7 +1,8 @@
 """The messages between slots, shards, evaluators and the driver; every plane carries the same ones.
 
 Tensor bytes are never part of a message: they travel beside it as a payload (push: the shard's part of the
-gradient; pull and snapshot: its part of the weights; load: both parts, see `psgd.core.layout`).
+gradient; pull, snapshot and a receipt that renews: its part of the weights; load: both parts, see
+`psgd.core.layout`).
 """
 
 from dataclasses import dataclass
@@ -114,6 +115,7 @@ class Push:
         pulled: the version of this shard's weights that the gradient was computed from.
         finite: whether the *whole* gradient is finite, on all shards.
         absent: indices, in the layout, of the parameters that have no gradient.
+        renew: the weights at the receipt are to come with it, as the payload of the reply.
     """
 
     slot: Slot
@@ -123,6 +125,7 @@ class Push:
     pulled: Version
     finite: bool
     absent: tuple[int, ...] = ()
+    renew: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,6 +141,8 @@ class Receipt:
         lr: learning rates used, one a parameter group; empty when nothing was applied, or for a shard without
             trainable slices.
         following: the lead's grant of the following iteration where it is already decided, else None: ask.
+        renewed: the weights of ``version`` come along, as the push wanted. They do not where they are those that the
+            gradient was computed from, nor with a repeated answer that newer ones have overtaken.
     """
 
     step: Step
@@ -147,6 +152,7 @@ class Receipt:
     lag: int
     lr: tuple[float, ...]
     following: Granted | Ended | None
+    renewed: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,6 +30,16 @@ class Sync:
         """How many slots every shard has to hold before a step closes."""
         return slots - self.backups
 
+    @property
+    def weights_stand(self) -> bool:
+        """Whether weights change only while every slot waits: until then they may be read where they are."""
+        return self.backups == 0
+
+    @property
+    def receipt_renews(self) -> bool:
+        """Whether a slot may start its next iteration from the weights at its receipt."""
+        return self.backups == 0
+
 
 @dataclass(frozen=True, slots=True)
 class Async:
@@ -48,6 +58,19 @@ class Async:
     def __post_init__(self) -> None:
         if self.staleness is not None and self.staleness < 0:
             raise ConfigurationError(f"staleness must be >= 0 or None, got {self.staleness}")
+
+    @property
+    def weights_stand(self) -> bool:
+        """Whether weights change only while every slot waits: never, the others go on."""
+        return False
+
+    @property
+    def receipt_renews(self) -> bool:
+        """Whether a slot may start its next iteration from the weights at its receipt.
+
+        With a bound it may not: while it waits for its grant, updates land that the bound promises to be seen.
+        """
+        return self.staleness is None
 
 
 Mode = Sync | Async

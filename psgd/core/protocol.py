@@ -3,6 +3,7 @@
 `ShardProtocol.handle(event, now)` is all there is; whoever drives it performs the effects in their order.
 """
 
+from dataclasses import replace
 from typing import TypeVar, assert_never
 
 from psgd.core.arrivals import Arrivals
@@ -44,7 +45,10 @@ from psgd.core.messages import (
     Pulled,
     Push,
     Read,
+    Receipt,
     Refused,
+    Reply,
+    Request,
     Settle,
     SlotRequest,
     Snapshot,
@@ -107,6 +111,12 @@ class ShardProtocol:
         effects = self._handled(event, now)
         self._updating = any(isinstance(effect, ApplyMean | ApplyGradient) for effect in effects)
         return effects
+
+    def worded(self, request: Request, reply: Reply) -> Reply:
+        """The reply as this request gets it: a receipt says whether weights come along, if the push wanted them."""
+        if isinstance(request, Push) and isinstance(reply, Receipt) and request.renew:
+            return replace(reply, renewed=reply.version == self.version != request.pulled)
+        return reply
 
     def _handled(self, event: Event, now: float) -> list[Effect]:
         match event:

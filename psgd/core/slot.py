@@ -1,5 +1,7 @@
 """The slot machine: join → ask → pull → compute → push, for one slot over all shards, without I/O.
 
+Where the mode lets it, the weights of the next iteration come with the receipts of a push: then there is no pull.
+
 The built-in worker loop, `DistributedOptimizer` and the simulator all drive this one. Each phase sends its requests
 and gathers their replies; the table `_GATHERED` says what follows.
 """
@@ -24,6 +26,7 @@ from psgd.core.messages import (
     Reply,
     SlotRequest,
 )
+from psgd.core.modes import Rules
 from psgd.errors import InternalError
 
 
@@ -78,10 +81,12 @@ class Computed:
     Args:
         finite: whether all of it is, on all shards.
         absent: indices, in the layout, of the parameters that have none.
+        renew: have the newest weights come with the receipts; whatever computes at them has ended.
     """
 
     finite: bool
     absent: tuple[int, ...]
+    renew: bool = False
 
 
 SlotEvent = Started | Replied | Chosen | Computed
@@ -132,16 +137,18 @@ class SlotMachine:
     """One incarnation of one slot.
 
     Args:
-        shards: how many there are.
+        rules: the same for every party of the job.
     """
 
-    def __init__(self, slot: Slot, incarnation: Incarnation, shards: int) -> None:
+    def __init__(self, slot: Slot, incarnation: Incarnation, rules: Rules) -> None:
         self.slot = slot
         self.incarnation = incarnation
         self.phase = Phase.NEW
         self.clock = Step(0)
         """The iteration that comes next, or is under way."""
-        self._shards = tuple(Shard(k) for k in range(shards))
+        self._shards = tuple(Shard(k) for k in range(rules.shards))
+        self._receipt_renews = rules.mode.receipt_renews
+        self._left_at: tuple[Version, ...] | None = None
         self._granted = Granted(Step(0), 0)
         self._versions: dict[Shard, Version] = {}
         self._outstanding: dict[Shard, SlotRequest] = {}
@@ -156,10 +163,10 @@ class SlotMachine:
                 return self._send(Phase.JOINING, dict.fromkeys(self._shards, join))
             case Chosen(have):
                 self._expect(Phase.READY)
-                return self._pull(have)
-            case Computed(finite, absent):
+                return self._start(have)
+            case Computed():
                 self._expect(Phase.COMPUTING)
-                return self._push(finite, absent)
+                return self._push(event)
             case Replied():
                 return self._replied(event)
 
@@ -213,7 +220,10 @@ class SlotMachine:
         self.phase, self._granted, self.clock = Phase.READY, granted, granted.step
         return []
 
-    def _pull(self, have: Sequence[Version | None]) -> list[SlotEffect]:
+    def _start(self, have: Sequence[Version | None]) -> list[SlotEffect]:
+        """Compute at the weights that came with the last receipts, if they did and the mode lets them do; or pull."""
+        if self._receipt_renews and tuple(have) == self._left_at:
+            return self._compute(dict(zip(self._shards, self._left_at, strict=True)))
         return self._send(
             Phase.PULLING,
             {
@@ -229,11 +239,13 @@ class SlotMachine:
         if newest > self.clock:
             self.clock = newest
             return self._ask()
-        self.phase = Phase.COMPUTING
-        self._versions = {shard: reply.version for shard, reply in pulled.items()}
+        return self._compute({shard: reply.version for shard, reply in pulled.items()})
+
+    def _compute(self, versions: dict[Shard, Version]) -> list[SlotEffect]:
+        self.phase, self._versions = Phase.COMPUTING, versions
         return [Compute(self.clock, self._granted.tick)]
 
-    def _push(self, finite: bool, absent: tuple[int, ...]) -> list[SlotEffect]:
+    def _push(self, computed: Computed) -> list[SlotEffect]:
         return self._send(
             Phase.PUSHING,
             {
@@ -243,8 +255,9 @@ class SlotMachine:
                     self.clock,
                     self._granted.tick,
                     self._versions[shard],
-                    finite,
-                    absent,
+                    computed.finite,
+                    computed.absent,
+                    computed.renew,
                 )
                 for shard in self._shards
             },
@@ -253,6 +266,7 @@ class SlotMachine:
     def _pushed(self) -> list[SlotEffect]:
         receipts = tuple(reply for _, reply in sorted(self._replies.items()) if isinstance(reply, Receipt))
         finish = Finish(self.clock, receipts)
+        self._left_at = tuple(receipt.version for receipt in receipts)
         self.clock = Step(self.clock + 1)
         following = receipts[LEAD].following
         return [finish, *(self._ask() if following is None else self._follow(following))]

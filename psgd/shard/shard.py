@@ -33,6 +33,7 @@ from psgd.core.messages import (
     Load,
     Pull,
     Pulled,
+    Receipt,
     Refused,
     Reply,
     Request,
@@ -141,7 +142,8 @@ class ParameterShard:
                 self._apply((slot,), tick)
             case Answer(key, reply):
                 for request, deliver in self._waiting.pop(key, ()):
-                    deliver(reply, self._payload(request, reply))
+                    worded = self._protocol.worded(request, reply)
+                    deliver(worded, self._payload(request, worded))
             case Tell(shard, message):
                 self._peers.tell(shard, message)
             case KeepSnapshot(boundary):
@@ -160,6 +162,8 @@ class ParameterShard:
     def _payload(self, request: Request, reply: Reply) -> memoryview | None:
         """The bytes that go with a reply; the weights themselves, so they are read before the next update."""
         match reply:
+            case Receipt(renewed=True):
+                return view_bytes(self._state.memory[: self.pushed_bytes])
             case Pulled(unchanged=False):
                 whole = isinstance(request, Pull) and request.whole
                 return view_bytes(self._state.memory if whole else self._state.memory[: self.pushed_bytes])

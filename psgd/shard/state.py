@@ -9,7 +9,7 @@ import torch
 from psgd.config import OptimizerFactory, ScheduleFactory
 from psgd.core.layout import Layout, Part, Role, Slice
 from psgd.training.optimizers import use_fused
-from psgd.transport.flat import allocate, view
+from psgd.transport.flat import view
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +32,7 @@ class ShardState:
         optimizer: called with (name, slice) pairs of the trainable slices.
         schedule: called with that optimizer.
         whole: slices are whole tensors and keep their shape; otherwise they are flat.
+        memory: (part.bytes,) uint8, zeroed, for the weights.
     """
 
     def __init__(
@@ -41,8 +42,9 @@ class ShardState:
         optimizer: OptimizerFactory,
         schedule: ScheduleFactory | None,
         whole: bool,
+        memory: torch.Tensor,
     ) -> None:
-        self.memory = allocate(part.bytes)
+        self.memory = memory
         """(part.bytes,) uint8: the pushed part, then the frozen one."""
         self.pushed_bytes = part.pushed.bytes
         self._floating = min(max(layout.floating_bytes - part.pushed.start, 0), part.pushed.bytes)

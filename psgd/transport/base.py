@@ -4,7 +4,7 @@ A shard is an `Endpoint`; a plane's `Connection` to it has the same shape, so th
 directly runs against a connection, too.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from psgd.core.messages import PeerMessage, Reply, Request
@@ -21,14 +21,14 @@ class Endpoint(Protocol):
 
     @property
     def pushed_bytes(self) -> int:
-        """Size of the payload of a push and of a pull that is not whole."""
+        """Size of the payload of a push, of a receipt that renews, and of a pull that is not whole."""
 
     @property
     def total_bytes(self) -> int:
         """Size of the payload of a load, a snapshot and a whole pull."""
 
     def submit(self, request: Request, deliver: Deliver, payload: memoryview | None = None) -> None:
-        """Queue the request; ``payload`` belongs to the endpoint from here on."""
+        """Queue the request; ``payload`` belongs to the endpoint until it has replied."""
 
 
 class Connection(Protocol):
@@ -39,7 +39,7 @@ class Connection(Protocol):
         request: Request,
         deliver: Deliver,
         payload: memoryview | None = None,
-        into: memoryview | None = None,
+        into: Sequence[memoryview] = (),
     ) -> None:
         """Send the request; never blocks on the shard's decision.
 
@@ -47,7 +47,8 @@ class Connection(Protocol):
             deliver: gets the reply. A plane that has given up (after its own retries) delivers `Refused`, whose
                 reason says what failed.
             payload: bytes to send; the caller leaves them unchanged until the reply is there.
-            into: writable memory of the reply's payload size, which receives it before ``deliver`` is called.
+            into: writable memory, in pieces that are filled one after another before ``deliver`` is called: as many
+                bytes as the reply's payload has. None: they come beside the reply.
         """
 
     def close(self) -> None:

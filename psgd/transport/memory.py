@@ -2,7 +2,7 @@
 
 import threading
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -32,7 +32,7 @@ class MemoryConnection:
         request: Request,
         deliver: Deliver,
         payload: memoryview | None = None,
-        into: memoryview | None = None,
+        into: Sequence[memoryview] = (),
     ) -> None:
         """Hand the request to the endpoint; see `psgd.transport.base.Connection`."""
         call = _Call(request, deliver, as_bytes(payload), into)
@@ -97,7 +97,7 @@ class _Call:
     request: Request
     deliver: Deliver
     payload: memoryview
-    into: memoryview | None
+    into: Sequence[memoryview]
 
 
 class _Turns(threading.local):

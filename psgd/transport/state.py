@@ -20,7 +20,7 @@ AGREED_WITHIN_S = 30.0
 
 
 def ask(
-    connection: Connection, request: Request, payload: memoryview | None = None, into: memoryview | None = None
+    connection: Connection, request: Request, payload: memoryview | None = None, into: Sequence[memoryview] = ()
 ) -> "Future[Reply]":
     """Send a request; the future holds its reply."""
     future: Future[Reply] = Future()
@@ -85,20 +85,23 @@ def read_state(
     Raises:
         LostError: if a shard does not answer, or has it no more.
     """
-    copies = [allocate(part.bytes) for part in parts]
+    memory = allocate(layout.bytes)
     futures = [
-        ask(connection, Read(boundary), into=view_bytes(copy))
-        for connection, copy in zip(connections, copies, strict=True)
+        ask(connection, Read(boundary), into=both_spans(memory, part))
+        for connection, part in zip(connections, parts, strict=True)
     ]
     wait_for(futures)
     versions = []
-    memory = allocate(layout.bytes)
-    for shard, (future, part, copy) in enumerate(zip(futures, parts, copies, strict=True)):
+    for shard, future in enumerate(futures):
         reply = future.result()
         if not isinstance(reply, Snapshot):
             reason = reply.reason if isinstance(reply, Refused) else str(reply)
             raise LostError(f"shard {shard} gave no snapshot of boundary {boundary}: {reason}")
         versions.append(reply.version)
-        memory[part.pushed.start : part.pushed.stop] = copy[: part.pushed.bytes]
-        memory[part.frozen.start : part.frozen.stop] = copy[part.pushed.bytes :]
     return memory, tuple(versions)
+
+
+def both_spans(memory: torch.Tensor, part: Part) -> tuple[memoryview, memoryview]:
+    """What a shard holds of the flat space, (layout.bytes,) uint8: its pushed span, and its frozen one."""
+    flat = view_bytes(memory)
+    return flat[part.pushed.start : part.pushed.stop], flat[part.frozen.start : part.frozen.stop]

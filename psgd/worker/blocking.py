@@ -2,7 +2,8 @@
 
 import queue
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 
 import torch
 
@@ -12,7 +13,7 @@ from psgd.core.messages import Receipt
 from psgd.core.slot import Finish, Halt, Phase, SlotEvent
 from psgd.errors import LostError
 from psgd.runlog import Iteration
-from psgd.transport.base import Connection
+from psgd.transport.attachment import Attachment
 from psgd.transport.state import read_last
 from psgd.worker.record import Chronicle
 from psgd.worker.replica import Replica
@@ -23,7 +24,7 @@ class BlockingSlot:
     """One incarnation of one slot, and the only one on its replica.
 
     Args:
-        connections: indexed by shard.
+        attachment: to the shards.
         tensors: the loop's model, by the layout's names; bound as `psgd.worker.replica.Replica` says.
         device: where they are.
         chronicle: makes the slot's records.
@@ -38,7 +39,7 @@ class BlockingSlot:
         job: Job,
         slot: Slot,
         incarnation: Incarnation,
-        connections: Sequence[Connection],
+        attachment: Attachment,
         tensors: Mapping[str, torch.Tensor],
         device: torch.device,
         chronicle: Chronicle,
@@ -48,13 +49,14 @@ class BlockingSlot:
         """The answers to the last push, indexed by shard; empty before the first."""
         self.samples = job.training.batch_size
         """Of the iteration under way, for its record."""
-        self._replica = Replica(tensors, job.layout, device)
+        self._replica = Replica(tensors, job.layout, device, attachment.weights)
         self._parts = job.parts()
         self._rules = job.rules
-        self._connections = connections
+        self._connections = attachment.connections
         self._inbox: Inbox = queue.SimpleQueue()
-        weights = Weights(self._replica, self._parts)
-        self._runner = SlotRunner(slot, incarnation, connections, self._parts, weights, self._inbox)
+        weights = Weights(attachment.weights, self._parts)
+        self._runner = SlotRunner(job, slot, incarnation, attachment, weights, self._inbox)
+        self._replica.aim(self._runner.gradient)
         self._chronicle = chronicle
         self._observe = observe
         self._refusal: str | None = None
@@ -92,7 +94,8 @@ class BlockingSlot:
         """
         self._check_welcome()
         self._loss, self._compute_s = loss, time.perf_counter() - self._pulled_at
-        self._take(self._replica.gather(self._runner.gradient))
+        computed = self._replica.gather(self._runner.gradient)
+        self._take(replace(computed, renew=self._rules.mode.receipt_renews))
         self._proceed()
 
     def _proceed(self) -> None:
@@ -100,9 +103,10 @@ class BlockingSlot:
         machine = self._runner.machine
         while not (self.ended or machine.phase is Phase.COMPUTING):
             if machine.phase is Phase.READY:
-                self._runner.choose()
-            _, event = self._inbox.get()
-            self._take(event)
+                self._take(self._runner.choice())
+            else:
+                _, event = self._inbox.get()
+                self._take(event)
         if self.ended:
             self._read_last()
         self._replica.renew()

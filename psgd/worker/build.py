@@ -1,7 +1,7 @@
 """From a job to a worker or an evaluator that is ready to run, on connections of any plane."""
 
 import queue
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import cast
 
 import torch
@@ -11,7 +11,7 @@ from psgd.core.membership import Membership
 from psgd.data.batches import MapDataset
 from psgd.errors import InternalError
 from psgd.runlog import Iteration
-from psgd.transport.base import Connection
+from psgd.transport.attachment import Attachment
 from psgd.transport.flat import tensors_of
 from psgd.worker.compute import Supervised
 from psgd.worker.loop import Worker
@@ -35,7 +35,7 @@ def build_worker(
     job: Job,
     number: int,
     membership: Membership,
-    connections: Sequence[Connection],
+    attachment: Attachment,
     observe: Callable[[Iteration], None],
 ) -> Worker:
     """The built-in loop for one worker's slots."""
@@ -43,13 +43,13 @@ def build_worker(
         raise InternalError("a job without data has an own loop")
     device = device_for(job.training.use_gpu)
     model = build_model(job, device).train()
-    replica = Replica(tensors_of(model), job.layout, device)
-    weights = Weights(replica, job.parts())
+    replica = Replica(tensors_of(model), job.layout, device, attachment.weights)
+    weights = Weights(attachment.weights, job.parts())
     inbox: Inbox = queue.SimpleQueue()
     runners = [
-        SlotRunner(slot, membership.incarnations[slot], connections, job.parts(), weights, inbox)
+        SlotRunner(job, slot, membership.incarnations[slot], attachment, weights, inbox)
         for slot in membership.slots_of(number)
     ]
     dataset = cast(MapDataset, job.data())
     compute = Supervised(model, job.training, dataset, job.rules.slots, device)
-    return Worker(number, runners, replica, compute, inbox, observe)
+    return Worker(number, job.rules.mode, runners, replica, compute, inbox, observe)

@@ -11,7 +11,7 @@ from psgd.data.batches import MapDataset
 from psgd.errors import InternalError
 from psgd.training.metrics import evaluate
 from psgd.transport.base import Connection
-from psgd.transport.flat import tensors_of
+from psgd.transport.flat import allocate, tensors_of
 from psgd.transport.state import read_state
 from psgd.worker.build import build_model, device_for
 from psgd.worker.replica import Replica
@@ -43,7 +43,7 @@ class Evaluator:
         self._connections = connections
         self._device = device_for(use_gpu=False)
         self._model = build_model(job, self._device).eval()
-        self._replica = Replica(tensors_of(self._model), job.layout, self._device)
+        self._replica = Replica(tensors_of(self._model), job.layout, self._device, allocate(job.layout.bytes))
         self._dataset = cast(MapDataset, job.evaluation_data())
 
     def evaluate(self, boundary: Boundary) -> Evaluated:

@@ -2,7 +2,9 @@
 
 import queue
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
+from psgd.core.modes import Mode
 from psgd.core.slot import Compute, Finish, Halt, Phase, SlotEffect, SlotEvent
 from psgd.errors import LostError
 from psgd.runlog import Iteration
@@ -24,6 +26,7 @@ class Worker:
     are under way.
 
     Args:
+        mode: of the job.
         runners: one a slot.
         compute: leaves the gradient of (step, slot) in the replica's model.
         observe: told about every finished iteration; ``time_s`` is on this process' ``time.perf_counter``.
@@ -33,6 +36,7 @@ class Worker:
     def __init__(
         self,
         number: int,
+        mode: Mode,
         runners: Sequence[SlotRunner],
         replica: Replica,
         compute: ComputeGradient,
@@ -40,6 +44,7 @@ class Worker:
         observe: Callable[[Iteration], None],
     ) -> None:
         self._number = number
+        self._receipt_renews, self._weights_stand = mode.receipt_renews, mode.weights_stand
         self._runners = {runner.machine.slot: runner for runner in runners}
         self._replica = replica
         self._compute = compute
@@ -92,13 +97,19 @@ class Worker:
 
     def _choose(self) -> bool:
         going = [runner for runner in self._runners.values() if runner.machine.phase is not Phase.ENDED]
-        if any(runner.machine.phase in (Phase.PULLING, Phase.COMPUTING) for runner in going):
+        if any(runner.machine.phase in (Phase.PULLING, Phase.COMPUTING) or runner.renewing for runner in going):
             return False  # the replica is taken
         following = min(going, key=lambda runner: runner.turn, default=None)
         if following is None or following.machine.phase is not Phase.READY:
             return False
-        following.choose()
+        self._take(following, following.choice())
         return True
+
+    def _may_renew(self, runner: SlotRunner) -> bool:
+        """Whether no other slot of this worker has use for the old weights, nor for the time that new ones take."""
+        phases = {other.machine.phase for other in self._runners.values() if other is not runner} - {Phase.ENDED}
+        at_a_barrier = {Phase.PUSHING} if self._weights_stand else set()
+        return self._receipt_renews and phases <= at_a_barrier
 
     def _take(self, runner: SlotRunner, event: SlotEvent) -> None:
         for effect in runner.take(event):
@@ -109,9 +120,11 @@ class Worker:
         match effect:
             case Compute(step):
                 self._replica.renew()
+                self._replica.aim(runner.gradient)
                 self._replica.clear_gradients()
                 self._computed[slot] = self._compute(step, slot)
-                self._take(runner, self._replica.gather(runner.gradient))
+                computed = self._replica.gather(runner.gradient)
+                self._take(runner, replace(computed, renew=self._may_renew(runner)))
             case Finish():
                 done = self._computed.pop(slot)
                 self._observe(self._chronicles[slot].iteration(effect, done.loss, done.samples, done.seconds))

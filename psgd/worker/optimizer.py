@@ -62,7 +62,6 @@ class DistributedOptimizer(torch.optim.Optimizer):
         self._complete = True
         self._slot.open()
         self._options = self._options_now()
-        self._places = self._places_now()
 
     # ------------------------------------------------------------------ where the slot stands
 
@@ -116,7 +115,6 @@ class DistributedOptimizer(torch.optim.Optimizer):
         if self.ended:
             raise RunEnded(f"the run has ended after {self.clock} iterations: end the loop when optimizer.ended")
         self._check_options()
-        self._check_places()
         loss = None
         if closure is not None:
             with torch.enable_grad():
@@ -180,17 +178,6 @@ class DistributedOptimizer(torch.optim.Optimizer):
                 raise ConfigurationError(
                     f"{names} of param_groups[{number}] changed in the loop, but learning rates and other options "
                     "live on the shards: give Trainer optimizer= and lr_scheduler= instead"
-                )
-
-    def _places_now(self) -> dict[str, int]:
-        return {name: parameter.data_ptr() for name, parameter in self._parameters.items()}
-
-    def _check_places(self) -> None:
-        """A model that was moved or converted (``model.to()``) would not see another pull."""
-        for name, place in self._places_now().items():
-            if place != self._places[name]:
-                raise ConfigurationError(
-                    f"parameter {name!r} was moved after DistributedOptimizer was made: move the model before"
                 )
 
 

@@ -1,95 +1,117 @@
-"""A worker's replica: the model's parameters are views of one flat memory, which pulls fill; gradients leave packed."""
+"""A worker's replica: the model's parameters are views of the weights' memory; its gradients go to a slot's."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Mapping
 
 import torch
 
 from psgd.core.layout import Layout, Role
 from psgd.core.slot import Computed
 from psgd.errors import ConfigurationError
-from psgd.transport.flat import allocate, layout_of, views
+from psgd.transport.flat import layout_of, views
+from psgd.worker.gradient import SlotGradient
 
 
 class Replica:
     """The tensors of a model, bound to flat memory.
 
+    While backward runs, each gradient that is complete moves to the slot that `aim` has named; ``.grad`` is a view of
+    it there from then on, so that whatever is added to it, or done to it, happens there.
+
     Args:
         tensors: the model's, by name; parameters are rebound in place, to views on ``device``.
         layout: what the shards hold.
         device: where the model computes.
+        memory: (layout.bytes,) uint8 on the host, where pulls land.
 
     Raises:
         ConfigurationError: if the model's tensors are not the layout's.
     """
 
-    def __init__(self, tensors: Mapping[str, torch.Tensor], layout: Layout, device: torch.device) -> None:
+    def __init__(
+        self, tensors: Mapping[str, torch.Tensor], layout: Layout, device: torch.device, memory: torch.Tensor
+    ) -> None:
         _check(layout_of(tensors), layout)
         self.layout = layout
-        pinned = device.type == "cuda"
-        self.memory = allocate(layout.bytes)
-        """(layout.bytes,) uint8 on the host: what was pulled last."""
-        if pinned:
-            self.memory = self.memory.pin_memory()
-        self._device_memory = self.memory.to(device) if pinned else self.memory
-        self._tensors = dict(tensors)
+        self.memory = memory
+        self._device_memory = memory if device.type == "cpu" else memory.to(device)
         self._views = views(self._device_memory, layout)
-        for spec in layout.tensors:
-            tensor = self._tensors[spec.name]
-            if spec.role in (Role.PARAMETER, Role.FROZEN):
-                tensor.data = self._views[spec.name]
+        self._aim: SlotGradient | None = None
+        by_role = {role: [s.name for s in layout.tensors if s.role is role] for role in Role}
+        self._parameters = {name: tensors[name] for name in by_role[Role.PARAMETER]}
+        self._buffers = {name: tensors[name] for name in by_role[Role.BUFFER] + by_role[Role.COUNTER]}
+        self._pulled = {name: views(memory, layout)[name] for name in by_role[Role.BUFFER]}
+        for name in by_role[Role.PARAMETER] + by_role[Role.FROZEN]:
+            tensors[name].data = self._views[name]
+        for name, parameter in self._parameters.items():
+            parameter.register_post_accumulate_grad_hook(self._leaves(name))
+        self._as_pulled = self._traces()
 
     def renew(self) -> None:
         """Take over what was pulled: parameters see it as they are views, buffers start from the shard's."""
         if self._device_memory is not self.memory:
             self._device_memory.copy_(self.memory)
-        for spec in self.layout.tensors:
-            if spec.role in (Role.BUFFER, Role.COUNTER):
-                self._tensors[spec.name].copy_(self._views[spec.name])
+        for name, buffer in self._buffers.items():
+            buffer.copy_(self._views[name])
+        self._as_pulled = self._traces()
+
+    def aim(self, gradient: SlotGradient) -> None:
+        """Let what is computed from here on go to this slot's gradient."""
+        self._aim = gradient
 
     def clear_gradients(self) -> None:
         """Forget the gradients: a parameter that gets none is told apart from one whose gradient is zero."""
-        for spec in self.layout.tensors:
-            self._tensors[spec.name].grad = None
+        for parameter in self._parameters.values():
+            parameter.grad = None
 
-    def gather(self, into: torch.Tensor) -> Computed:
-        """Pack gradients and new buffers for the push.
-
-        Args:
-            into: (layout.pushed_bytes,) uint8, on the host.
+    def gather(self, gradient: SlotGradient) -> Computed:
+        """Complete the slot's gradient for its push, with what has not moved there by itself.
 
         Returns:
             Whether all of it is finite, and which parameters have no gradient (their bytes are zero).
+
+        Raises:
+            ConfigurationError: if a parameter was written in place, or moved, since it was pulled.
         """
-        targets = views(into, self.layout, pushed_only=True)
+        self._check_untouched()
         absent = []
         for index, spec in enumerate(self.layout.tensors):
-            tensor = self._tensors[spec.name]
-            if spec.role is Role.FROZEN:
-                continue
-            if spec.role is not Role.PARAMETER:
-                targets[spec.name].copy_(tensor)
-            elif tensor.grad is None:
-                targets[spec.name].zero_()
-                absent.append(index)
-            else:
-                targets[spec.name].copy_(tensor.grad)
-        finite = _finite(into[: self.layout.floating_bytes].view(torch.float32)) or not any(self._spoilt(targets))
-        return Computed(finite, tuple(absent))
+            if spec.name in self._buffers:
+                gradient.keep(spec.name, self._buffers[spec.name])
+            elif spec.name in self._parameters:
+                grad = self._parameters[spec.name].grad
+                if grad is None:
+                    gradient.zero(spec.name)
+                    absent.append(index)
+                else:
+                    gradient.keep(spec.name, grad)
+        return Computed(gradient.is_finite(self._pulled), tuple(absent))
 
-    def _spoilt(self, targets: Mapping[str, torch.Tensor]) -> Iterator[bool]:
-        """By tensor, whether it holds NaN or Inf; a buffer may where it did when pulled, such as an attention mask."""
-        pulled = views(self.memory, self.layout)
-        for spec in self.layout.tensors:
-            if spec.role is Role.PARAMETER:
-                yield not torch.isfinite(targets[spec.name]).all()
-            elif spec.role is Role.BUFFER:
-                yield bool((~torch.isfinite(targets[spec.name]) & torch.isfinite(pulled[spec.name])).any())
+    def _leaves(self, name: str) -> Callable[[torch.Tensor], None]:
+        """What autograd calls when it has added to a parameter's gradient."""
 
+        def moves(parameter: torch.Tensor) -> None:
+            if self._aim is not None and parameter.grad is not None:
+                parameter.grad = self._aim.keep(name, parameter.grad)
 
-def _finite(values: torch.Tensor) -> bool:
-    """Whether no value is NaN or Inf, in one pass without a temporary."""
-    low, high = torch.aminmax(values)
-    return bool(torch.isfinite(low) & torch.isfinite(high))
+        return moves
+
+    def _traces(self) -> dict[str, tuple[int, int]]:
+        """By parameter, what a write in place or a move changes."""
+        return {name: (parameter._version, parameter.data_ptr()) for name, parameter in self._parameters.items()}
+
+    def _check_untouched(self) -> None:
+        for name, (version, place) in self._traces().items():
+            pulled_version, pulled_place = self._as_pulled[name]
+            if place != pulled_place:
+                raise ConfigurationError(
+                    f"parameter {name!r} was moved since its weights were pulled: move or convert the model before "
+                    "it is trained"
+                )
+            if version != pulled_version:
+                raise ConfigurationError(
+                    f"parameter {name!r} was changed in place, but its weights live on the shards: leave updates, "
+                    "clipping and renormalization of weights to the optimizer that Trainer has"
+                )
 
 
 def _check(own: Layout, layout: Layout) -> None:

@@ -1,72 +1,81 @@
-"""A slot's runner: performs what the slot machine decides, over connections to the shards and a worker's replica."""
+"""A slot's runner: performs what the slot machine decides, over the worker's attachment to the shards."""
 
 import queue
 from collections.abc import Sequence
 from functools import partial
 
+import torch
+
+from psgd.config import Job
 from psgd.core.ids import Incarnation, Shard, Slot, Version
 from psgd.core.layout import Part
-from psgd.core.messages import Pull, Pulled, Push, Reply, SlotRequest
+from psgd.core.messages import Pull, Pulled, Push, Receipt, Reply, SlotRequest
 from psgd.core.slot import Chosen, Phase, Replied, Send, SlotEffect, SlotEvent, SlotMachine, Started
-from psgd.transport.base import Connection
-from psgd.transport.flat import allocate, view_bytes
-from psgd.worker.replica import Replica
+from psgd.transport.attachment import Attachment
+from psgd.transport.flat import view_bytes
+from psgd.transport.state import both_spans
+from psgd.worker.gradient import SlotGradient
 
 Inbox = queue.SimpleQueue[tuple[Slot, Replied]]
 """Replies for the slots of one worker, from whatever thread a plane delivers them on."""
 
 
 class Weights:
-    """The replica's memory as pulls fill it, and which version of each shard's weights it holds.
+    """The flat space as pulls fill it, and which version of each shard's weights it holds.
 
     One for all slots of a worker: a slot that pulls the version that is there already moves no bytes.
+
+    Args:
+        memory: (layout.bytes,) uint8.
     """
 
-    def __init__(self, replica: Replica, parts: Sequence[Part]) -> None:
+    def __init__(self, memory: torch.Tensor, parts: Sequence[Part]) -> None:
         self.versions: list[Version | None] = [None] * len(parts)
-        self._memory = replica.memory
-        self._parts = parts
-        self._whole: dict[Shard, memoryview] = {}
+        self._spans = [both_spans(memory, part) for part in parts]
 
-    def into(self, shard: Shard, pull: Pull) -> memoryview:
+    def into(self, shard: Shard, request: SlotRequest) -> tuple[memoryview, ...]:
         """Where the bytes of the reply go."""
-        part = self._parts[shard]
-        if pull.whole:
-            return self._whole.setdefault(shard, view_bytes(allocate(part.bytes)))
-        return view_bytes(self._memory[part.pushed.start : part.pushed.stop])
+        pushed, frozen = self._spans[shard]
+        match request:
+            case Pull(whole=True):
+                return pushed, frozen
+            case Pull() | Push(renew=True):
+                return (pushed,)
+            case _:
+                return ()
 
-    def landed(self, shard: Shard, pull: Pull, pulled: Pulled) -> None:
-        """The bytes are there."""
-        self.versions[shard] = pulled.version
-        if pull.whole:
-            both, part = self._whole.pop(shard), self._parts[shard]
-            memory = view_bytes(self._memory)
-            memory[part.pushed.start : part.pushed.stop] = both[: part.pushed.bytes]
-            memory[part.frozen.start : part.frozen.stop] = both[part.pushed.bytes :]
+    def landed(self, shard: Shard, reply: Reply) -> None:
+        """If the reply brings weights: they are there."""
+        match reply:
+            case Pulled(version=version, unchanged=False) | Receipt(version=version, renewed=True):
+                self.versions[shard] = version
 
 
 class SlotRunner:
     """One incarnation of one slot on this worker.
 
     Args:
-        connections: indexed by shard.
+        job: whose slot it is.
+        attachment: to the shards.
+        weights: in the attachment's memory.
         inbox: where replies go, until `take` gets them on the worker's own thread.
     """
 
     def __init__(
         self,
+        job: Job,
         slot: Slot,
         incarnation: Incarnation,
-        connections: Sequence[Connection],
-        parts: Sequence[Part],
+        attachment: Attachment,
         weights: Weights,
         inbox: Inbox,
     ) -> None:
-        self.machine = SlotMachine(slot, incarnation, len(connections))
-        self.gradient = allocate(sum(part.pushed.bytes for part in parts))
-        """(pushed_bytes,) uint8: what the slot pushes; unchanged while a push is under way."""
-        self._connections = connections
-        self._parts = parts
+        self.machine = SlotMachine(slot, incarnation, job.rules)
+        self.gradient = SlotGradient(attachment.gradients[slot], job.layout)
+        """What the slot pushes; unchanged while a push is under way."""
+        self._connections = attachment.connections
+        self._parts = job.parts()
+        self._renews = False
         self._weights = weights
         self._inbox = inbox
 
@@ -75,13 +84,18 @@ class SlotRunner:
         """Slots of a worker take turns in this order: whoever has started fewer iterations, then by number."""
         return (self.machine.clock + (self.machine.phase is Phase.PUSHING), self.machine.slot)
 
+    @property
+    def renewing(self) -> bool:
+        """Whether a push is under way whose receipts bring new weights: nobody may compute at the old ones."""
+        return self._renews and self.machine.phase is Phase.PUSHING
+
     def start(self) -> None:
         """Introduce the slot to the shards."""
         self.take(Started())
 
-    def choose(self) -> None:
-        """Run the slot next: pull its weights."""
-        self.take(Chosen(tuple(self._weights.versions)))
+    def choice(self) -> Chosen:
+        """What to feed the machine when the slot is to run next, at the weights that are here or newer ones."""
+        return Chosen(tuple(self._weights.versions))
 
     def take(self, event: SlotEvent) -> list[SlotEffect]:
         """Feed the machine, send what it sends.
@@ -89,25 +103,21 @@ class SlotRunner:
         Returns:
             The other effects, for the loop: compute, finish, end, halt.
         """
-        if isinstance(event, Replied) and isinstance(event.request, Pull) and isinstance(event.reply, Pulled):
-            self._landed(event.shard, event.request, event.reply)
+        if isinstance(event, Replied):
+            self._weights.landed(event.shard, event.reply)
         effects = self.machine.handle(event)
         for effect in effects:
             if isinstance(effect, Send):
                 self._send(effect.shard, effect.request)
         return [effect for effect in effects if not isinstance(effect, Send)]
 
-    def _landed(self, shard: Shard, pull: Pull, pulled: Pulled) -> None:
-        if not pulled.unchanged:
-            self._weights.landed(shard, pull, pulled)
-
     def _send(self, shard: Shard, request: SlotRequest) -> None:
-        payload = into = None
+        payload = None
         if isinstance(request, Push):
             span = self._parts[shard].pushed
-            payload = view_bytes(self.gradient[span.start : span.stop])
-        elif isinstance(request, Pull):
-            into = self._weights.into(shard, request)
+            payload = view_bytes(self.gradient.memory[span.start : span.stop])
+            self._renews = request.renew
+        into = self._weights.into(shard, request)
         self._connections[shard].submit(request, partial(self._replied, shard, request), payload, into)
 
     def _replied(self, shard: Shard, request: SlotRequest, reply: Reply, _payload: memoryview | None) -> None:

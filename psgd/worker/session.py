@@ -2,7 +2,7 @@
 
 import inspect
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 
@@ -15,7 +15,7 @@ from psgd.data.batches import Batch, MapDataset, draw_batch
 from psgd.data.sampler import BatchPlan
 from psgd.errors import ConfigurationError, InternalError, LostError, RunEnded
 from psgd.runlog import Iteration, Reported
-from psgd.transport.base import Connection
+from psgd.transport.attachment import Attachment
 from psgd.transport.state import ask
 from psgd.worker.blocking import BlockingSlot
 from psgd.worker.record import Chronicle
@@ -85,7 +85,7 @@ class Session:
 
     Args:
         worker: that runs it.
-        connections: to the shards, indexed by shard.
+        attachment: to the shards.
         observe: told about every finished iteration and every report; must not block.
     """
 
@@ -95,13 +95,13 @@ class Session:
         worker: int,
         slot: Slot,
         incarnation: Incarnation,
-        connections: Sequence[Connection],
+        attachment: Attachment,
         observe: Callable[[Iteration | Reported], None],
     ) -> None:
         self.job = job
         self.slot = slot
         self._incarnation = incarnation
-        self._connections = connections
+        self._attachment = attachment
         self._observe = observe
         self._chronicle = Chronicle(worker, slot)
         self._bound: BlockingSlot | None = None
@@ -138,7 +138,7 @@ class Session:
             self.job,
             self.slot,
             self._incarnation,
-            self._connections,
+            self._attachment,
             tensors,
             device,
             self._chronicle,
@@ -161,7 +161,7 @@ class Session:
             LostError: if the lead does not take it.
         """
         finished = 0 if self._bound is None else self._bound.clock
-        reply = ask(self._connections[LEAD], Leave(self.slot, self._incarnation, finished)).result()
+        reply = ask(self._attachment.connections[LEAD], Leave(self.slot, self._incarnation, finished)).result()
         if not isinstance(reply, Done):
             raise LostError(f"the lead did not let slot {self.slot} leave: {reply}")
 

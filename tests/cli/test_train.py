@@ -141,7 +141,7 @@ def test_a_dry_run_tells_the_plan_and_writes_nothing(capsys: pytest.CaptureFixtu
         "parameters": 64 * 128 + 128 + 128 * 10 + 10,
         "layout": "sliced",
         "bytes_a_shard": plan["bytes_a_shard"],
-        "plane": "rpc",
+        "plane": "auto",
         "out": "run",
     }
     assert sum(plan["bytes_a_shard"]) == 38656
@@ -202,7 +202,7 @@ def test_every_option_reaches_the_trainer() -> None:
     assert training.stragglers == (Straggler(0, factor=3.0), Straggler(5, delay_s=0.05))
     assert plan.placement == Placement(cpus_per_worker=0.5, gpus_per_worker=1, strategy="SPREAD")
     assert plan.stopping == EarlyStopping(patience=4)
-    assert (plan.plane, plan.out) == ("rpc", Path("run"))
+    assert (plan.job.plane, plan.out) == ("rpc", Path("run"))
     optimizer = job.optimizer(job.model().named_parameters())
     assert (optimizer.defaults["lr"], optimizer.defaults["momentum"]) == (0.25, 0.5)
     assert job.schedule is not None
@@ -286,7 +286,7 @@ def test_a_malformed_straggler_is_refused(text: str) -> None:
         ("--straggler 2:3x", ["straggler slot must be < slots (2), got 2"]),
         ("--straggler 0:0.5x", ["straggler factor must be >= 1, got 0.5"]),
         ("--placement near", ["--placement must be pack or spread, got 'near'"]),
-        ("--plane pigeon", ["--plane must be auto, rpc or memory, got 'pigeon'"]),
+        ("--plane pigeon", ["--plane must be auto, shm, rpc or memory, got 'pigeon'"]),
         ("--warm-start first.pt", ["weights must be a state_dict or a .safetensors file, got first.pt"]),
         ("--warm-start no.safetensors", ["no.safetensors"]),
         ("--wrokers 2", ["unrecognized arguments: --wrokers 2", "did you mean --workers?"]),

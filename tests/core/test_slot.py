@@ -1,6 +1,7 @@
 """Join, ask, pull, compute, push: each phase of a slot, and what does not disturb it."""
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 
@@ -22,6 +23,7 @@ from psgd.core.messages import (
     SlotRequest,
     Status,
 )
+from psgd.core.modes import Async, Mode, Rules, Sync
 from psgd.core.slot import (
     Chosen,
     Compute,
@@ -40,6 +42,7 @@ from psgd.errors import InternalError
 
 SLOT, INCARNATION = Slot(3), Incarnation(1)
 FIRST, SECOND = Shard(0), Shard(1)
+RULES = Rules(Sync(), slots=4, shards=2, steps=None)
 
 
 def join() -> Join:
@@ -71,7 +74,7 @@ def reply(machine: SlotMachine, shard: Shard, request: SlotRequest, what: Reply)
 
 
 def joining() -> SlotMachine:
-    machine = SlotMachine(SLOT, INCARNATION, shards=2)
+    machine = SlotMachine(SLOT, INCARNATION, RULES)
     machine.handle(Started())
     return machine
 
@@ -112,7 +115,7 @@ def pushing() -> SlotMachine:
 
 
 def test_a_slot_introduces_itself_to_every_shard() -> None:
-    machine = SlotMachine(SLOT, INCARNATION, shards=2)
+    machine = SlotMachine(SLOT, INCARNATION, RULES)
     assert machine.handle(Started()) == [Send(FIRST, join()), Send(SECOND, join())]
     assert machine.phase is Phase.JOINING
 
@@ -210,6 +213,44 @@ def test_a_following_end_ends_the_slot_after_its_receipts() -> None:
     last = receipt(0, following=Ended())
     assert reply(machine, FIRST, push(0, 10), last) == [Finish(Step(0), (last, receipt(0))), End()]
     assert machine.phase is Phase.ENDED
+
+
+def after_a_push(mode: Mode) -> SlotMachine:
+    """Both shards have answered with version 1, and the next iteration is granted."""
+    machine = SlotMachine(SLOT, INCARNATION, Rules(mode, slots=4, shards=2, steps=None))
+    machine.handle(Started())
+    for shard in (FIRST, SECOND):
+        reply(machine, shard, join(), Joined(0))
+    reply(machine, FIRST, ask(0), Granted(Step(0), tick=9))
+    machine.handle(Chosen((None, None)))
+    for shard in (FIRST, SECOND):
+        reply(machine, shard, pull(0), pulled(0, 0))
+    machine.handle(Computed(finite=True, absent=(4,), renew=True))
+    pushed = replace(push(0, 0), renew=True)
+    reply(machine, SECOND, pushed, receipt(0))
+    reply(machine, FIRST, pushed, receipt(0, following=Granted(Step(1), tick=10)))
+    return machine
+
+
+@pytest.mark.parametrize("mode", [Sync(), Async()], ids=str)
+def test_weights_that_came_with_the_receipts_are_not_pulled_again(mode: Mode) -> None:
+    machine = after_a_push(mode)
+    assert machine.handle(Chosen((Version(1), Version(1)))) == [Compute(Step(1), tick=10)]
+    assert machine.handle(Computed(finite=True, absent=(4,))) == [
+        Send(FIRST, push(1, 1, tick=10)),
+        Send(SECOND, push(1, 1, tick=10)),
+    ]
+
+
+@pytest.mark.parametrize("mode", [Sync(backups=1), Async(staleness=2)], ids=str)
+def test_weights_at_a_receipt_are_pulled_where_others_may_have_gone_on(mode: Mode) -> None:
+    machine = after_a_push(mode)
+    assert machine.handle(Chosen((Version(1), Version(1)))) == [Send(FIRST, pull(1, 1)), Send(SECOND, pull(1, 1))]
+
+
+def test_weights_older_than_the_receipt_are_pulled() -> None:
+    machine = after_a_push(Sync())
+    assert machine.handle(Chosen((Version(1), Version(0)))) == [Send(FIRST, pull(1, 1)), Send(SECOND, pull(1, 0))]
 
 
 # ------------------------------------------------------------------ what goes wrong

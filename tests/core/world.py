@@ -175,7 +175,7 @@ class World:
         machine = self._machines[client]
         if machine.phase is Phase.COMPUTING:
             finite = (machine.slot, machine.clock) not in self._nonfinite
-            self._perform_slot(client, machine.handle(Computed(finite, absent=(machine.clock % 2,))))
+            self._perform_slot(client, machine.handle(Computed(finite, absent=(machine.clock % 2,), renew=True)))
         elif self._lengths is not None and machine.clock >= self._lengths[machine.slot]:
             self._leave(client)
         else:
@@ -343,7 +343,10 @@ class World:
             case _:
                 pass
         for client, request in self._waiting[shard].pop(key, ()):
-            self.bag.append(ToClient(client, shard, request, reply))
+            worded = self.protocols[shard].worded(request, reply)
+            if isinstance(worded, Receipt) and worded.renewed:
+                assert worded.version == self.protocols[shard].version, "the weights are newer than the receipt says"
+            self.bag.append(ToClient(client, shard, request, worded))
 
     # ------------------------------------------------------------------ workers
 
@@ -352,7 +355,7 @@ class World:
 
     def _start(self, slot: Slot) -> None:
         client = Client(slot, self.current[slot])
-        self._machines[client] = machine = SlotMachine(*client, self.rules.shards)
+        self._machines[client] = machine = SlotMachine(*client, self.rules)
         self._outstanding[client] = {}
         self._have[client] = [None] * self.rules.shards
         self._perform_slot(client, machine.handle(Started()))
@@ -381,6 +384,8 @@ class World:
             return
         if isinstance(request, Pull) and isinstance(reply, Pulled) and awaited:
             assert reply.unchanged == (request.have == reply.version)
+            self._have[client][shard] = reply.version
+        if isinstance(reply, Receipt) and reply.renewed and awaited:
             self._have[client][shard] = reply.version
         effects = machine.handle(Replied(shard, request, reply))
         assert awaited or not effects, "took an answer that nobody waits for"

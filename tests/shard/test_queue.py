@@ -15,6 +15,7 @@ from psgd.core.modes import Async, Rules, Sync
 from psgd.shard.queue import ThreadedQueue
 from psgd.shard.shard import ParameterShard
 from psgd.shard.state import ShardState
+from psgd.transport.flat import allocate
 
 LAYOUT = Layout([TensorSpec("weight", (64,), "float32", Role.PARAMETER)])
 WAIT_S = 30.0
@@ -42,7 +43,8 @@ def running(
     rules: Rules, optimizer: OptimizerFactory = PLAIN, shard: Shard = LEAD, clock: Callable[[], float] = lambda: 0.0
 ) -> Iterator[tuple[ThreadedQueue, Peers]]:
     peers = Peers()
-    state = ShardState(LAYOUT, partition(LAYOUT, 1)[0], optimizer, None, whole=False)
+    part = partition(LAYOUT, 1)[0]
+    state = ShardState(LAYOUT, part, optimizer, None, whole=False, memory=allocate(part.bytes))
     queue = ThreadedQueue(ParameterShard(rules, shard, state, peers, lambda boundary, step: None, clock))
     try:
         yield queue, peers

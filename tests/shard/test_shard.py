@@ -38,6 +38,7 @@ from psgd.core.messages import (
 from psgd.core.modes import Async, Mode, Rules, Sync
 from psgd.shard.shard import ParameterShard
 from psgd.shard.state import ShardState
+from psgd.transport.flat import allocate
 
 LAYOUT = Layout(
     [TensorSpec("weight", (64,), "float32", Role.PARAMETER), TensorSpec("fixed", (64,), "float32", Role.FROZEN)]
@@ -77,7 +78,9 @@ class Party:
         self.boundaries: list[tuple[int, int]] = []
         self.now = 0.0
         part = partition(LAYOUT, 1)[0]  # all of it, so that payloads look alike whichever shard it is
-        state = ShardState(LAYOUT, part, partial(torch.optim.SGD, lr=1.0), None, whole=False)
+        state = ShardState(
+            LAYOUT, part, partial(torch.optim.SGD, lr=1.0), None, whole=False, memory=allocate(part.bytes)
+        )
         self.shard = ParameterShard(
             Rules(mode, slots, shards, steps, evaluate_every),
             shard,

@@ -149,7 +149,7 @@ def ask(
         request,
         delivered,
         None if payload is None else memoryview(payload),
-        None if into is None else memoryview(into),
+        () if into is None else (memoryview(into),),
     )
     return delivered.wait()
 

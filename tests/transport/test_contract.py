@@ -30,6 +30,7 @@ from psgd.core.messages import (
 from psgd.transport.base import Connection, Deliver, Endpoint, PeerLink
 from psgd.transport.memory import MemoryConnection, MemoryPeerLink
 from psgd.transport.rpc import JobKey, Retry, RpcConnection, RpcPeerLink, RpcServer
+from psgd.transport.shm import SegmentPool, ShmConnection, ShmServer
 from tests.transport.scripted import (
     ANNOUNCE,
     FIRST,
@@ -60,6 +61,8 @@ class Plane:
         connection: Connection
         if self.name == "memory":
             connection = MemoryConnection(endpoint)
+        elif self.name == "shm":
+            connection = ShmConnection(self._ring(endpoint).name, shard=0, key=KEY, pool=SegmentPool())
         else:
             retry = Retry(patience_s=5.0)
             connection = RpcConnection(self._serve(endpoint).address, shard=0, key=KEY, retry=retry)
@@ -85,8 +88,13 @@ class Plane:
         self.closers.append(server.close)
         return server
 
+    def _ring(self, endpoint: Endpoint) -> ShmServer:
+        server = ShmServer(endpoint, key=KEY, slots=SLOTS)
+        self.closers.append(server.close)
+        return server
 
-@pytest.fixture(params=["memory", "rpc"])
+
+@pytest.fixture(params=["memory", "rpc", "shm"])
 def plane(request: pytest.FixtureRequest) -> Iterator[Plane]:
     made = Plane(request.param)
     yield made
@@ -137,7 +145,7 @@ def test_reply_bytes_land_where_the_caller_wants_them(plane: Plane) -> None:
     connection = plane.connect(ScriptedEndpoint(weights.tobytes(), frozen=b"frozen"))
     into = np.zeros_like(weights)
     delivered = Delivered()
-    connection.submit(pull(), delivered, into=into.data)
+    connection.submit(pull(), delivered, into=[into.data])
     assert delivered.wait() == (answers(pull()), None)
     np.testing.assert_array_equal(into, weights)
 
@@ -147,7 +155,7 @@ def test_pull_of_what_the_worker_has_leaves_its_memory_alone(plane: Plane) -> No
     endpoint = ScriptedEndpoint(b"weights", answer=lambda request: None)
     into = bytearray(b"weights")
     delivered = Delivered()
-    plane.connect(endpoint).submit(pull(), delivered, into=memoryview(into))
+    plane.connect(endpoint).submit(pull(), delivered, into=[memoryview(into)])
     endpoint.next_arrival().deliver(unchanged, memoryview(b""))
     assert delivered.wait() == (unchanged, None)
     assert into == b"weights"
@@ -260,7 +268,7 @@ def test_closing_refuses_what_is_under_way(plane: Plane) -> None:
     connection = plane.connect(endpoint)
     pushing, pulling, into = Delivered(), Delivered(), bytearray(4)
     connection.submit(push(), pushing, memoryview(b"ABCD"))
-    connection.submit(pull(), pulling, into=memoryview(into))
+    connection.submit(pull(), pulling, into=[memoryview(into)])
     arrivals = [endpoint.next_arrival(), endpoint.next_arrival()]
     connection.close()
     for reply, _ in (pushing.wait(), pulling.wait(), ask(connection, push(), b"ABCD")):

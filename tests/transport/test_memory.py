@@ -54,6 +54,6 @@ def test_endpoint_that_fails_leaves_the_connection_usable() -> None:
 def test_payload_of_a_reply_may_change_once_it_was_delivered() -> None:
     endpoint = ScriptedEndpoint(b"weights")
     into = bytearray(7)
-    MemoryConnection(endpoint).submit(pull(), Delivered(), into=memoryview(into))
+    MemoryConnection(endpoint).submit(pull(), Delivered(), into=[memoryview(into)])
     endpoint.whole[:] = b"changed"
     assert into == b"weights"

@@ -27,24 +27,24 @@ def test_only_pushes_and_loads_carry_bytes() -> None:
 
 def test_reply_lands_in_the_callers_memory() -> None:
     into = np.zeros(2, np.float32)
-    assert land(PULLED, np.array([1, 2], np.float32).data, into.data) == (PULLED, None)
+    assert land(PULLED, np.array([1, 2], np.float32).data, [into.data]) == (PULLED, None)
     assert into.tolist() == [1, 2]
 
 
 def test_reply_without_memory_of_the_callers_keeps_its_bytes() -> None:
-    assert land(PULLED, memoryview(b"abc"), None) == (PULLED, memoryview(b"abc"))
+    assert land(PULLED, memoryview(b"abc"), ()) == (PULLED, memoryview(b"abc"))
 
 
 def test_reply_without_bytes_touches_nothing() -> None:
     into = bytearray(b"abc")
-    assert land(Refused("no"), None, memoryview(into)) == (Refused("no"), None)
+    assert land(Refused("no"), None, [memoryview(into)]) == (Refused("no"), None)
     assert into == b"abc"
 
 
 def test_reply_of_another_size_lands_nowhere() -> None:
     into = bytearray(b"abc")
     refused = Refused("the payload of Pulled has 4 bytes, expected 3")
-    assert land(PULLED, memoryview(b"ABCD"), memoryview(into)) == (refused, None)
+    assert land(PULLED, memoryview(b"ABCD"), [memoryview(into)]) == (refused, None)
     assert into == b"abc"
 
 

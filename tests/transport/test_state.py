@@ -1,3 +1,4 @@
+from collections.abc import Sequence
 from functools import partial
 
 import pytest
@@ -30,7 +31,9 @@ def connect(shards: int) -> tuple[list[MemoryConnection], tuple[Part, ...]]:
     rules = Rules(Async(), slots=1, shards=shards, steps=5)
     endpoints: dict[int, Endpoint] = {}
     for k, part in enumerate(parts):
-        state = ShardState(LAYOUT, part, partial(torch.optim.SGD, lr=1.0), None, whole=False)
+        state = ShardState(
+            LAYOUT, part, partial(torch.optim.SGD, lr=1.0), None, whole=False, memory=allocate(part.bytes)
+        )
         peers = MemoryPeerLink(endpoints)
         endpoints[k] = ParameterShard(rules, Shard(k), state, peers, lambda boundary, step: None, lambda: 0.0)
     return [MemoryConnection(endpoints[k]) for k in range(shards)], parts
@@ -77,7 +80,11 @@ class Refusing:
     """A shard that is gone."""
 
     def submit(
-        self, request: Request, deliver: Deliver, payload: memoryview | None = None, into: memoryview | None = None
+        self,
+        request: Request,
+        deliver: Deliver,
+        payload: memoryview | None = None,
+        into: Sequence[memoryview] = (),
     ) -> None:
         deliver(Refused(f"no way for {type(request).__name__}"), None)
 

@@ -18,8 +18,9 @@ from psgd.runlog import Iteration, Reported
 from psgd.shard.queue import ThreadedQueue
 from psgd.shard.shard import ParameterShard
 from psgd.shard.state import ShardState
+from psgd.transport.attachment import attach
 from psgd.transport.base import Endpoint
-from psgd.transport.flat import layout_of, pack, tensors_of, views
+from psgd.transport.flat import allocate, layout_of, pack, tensors_of, views
 from psgd.transport.memory import MemoryConnection, MemoryPeerLink
 from psgd.transport.state import ask, load_state, read_state
 from psgd.worker.session import Session, run_own_loop
@@ -94,7 +95,8 @@ class Run:
 
     def _shard(self, shard: Shard, peers: MemoryPeerLink) -> ParameterShard:
         job = self._job
-        state = ShardState(job.layout, job.parts()[shard], job.optimizer, job.schedule, job.whole)
+        part = job.parts()[shard]
+        state = ShardState(job.layout, part, job.optimizer, job.schedule, job.whole, allocate(part.bytes))
         return ParameterShard(job.rules, shard, state, peers, lambda boundary, step: None, time.monotonic)
 
     def connect(self) -> Sequence[MemoryConnection]:
@@ -102,8 +104,8 @@ class Run:
         return [MemoryConnection(queue) for queue in self._queues]
 
     def session(self, slot: int, incarnation: int = 0) -> Session:
-        connections = self._connections[slot]
-        return Session(self._job, slot, Slot(slot), Incarnation(incarnation), connections, self.records.append)
+        attachment = attach(self._connections[slot], self._job.layout, [Slot(slot)])
+        return Session(self._job, slot, Slot(slot), Incarnation(incarnation), attachment, self.records.append)
 
     def loops(self, *slots: int, incarnation: int = 0) -> None:
         """Run the slots' loops at the same time, until all have come to an end.

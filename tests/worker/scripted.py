@@ -1,9 +1,11 @@
 """A shard whose replies a test gives by hand."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from psgd.core.messages import Reply, Request
 from psgd.transport.base import Deliver
+from psgd.transport.payload import scatter
 
 
 @dataclass
@@ -13,11 +15,12 @@ class Sent:
     request: Request
     deliver: Deliver
     payload: bytes | None
-    into: memoryview | None
+    into: Sequence[memoryview]
 
     def answer(self, reply: Reply, content: bytes = b"") -> None:
-        if self.into is not None and content:
-            self.into[:] = content
+        if content:
+            assert len(content) == sum(piece.nbytes for piece in self.into)
+            scatter(memoryview(content), self.into)
         self.deliver(reply, None)
 
 
@@ -32,7 +35,7 @@ class ScriptedConnection:
         request: Request,
         deliver: Deliver,
         payload: memoryview | None = None,
-        into: memoryview | None = None,
+        into: Sequence[memoryview] = (),
     ) -> None:
         self.sent.append(Sent(request, deliver, None if payload is None else bytes(payload), into))
 

@@ -582,7 +582,7 @@ def test_a_model_that_was_moved_afterwards_is_refused() -> None:
         model.double().float()
         optimizer.step()
 
-    refused(loop, "parameter 'weight' was moved after DistributedOptimizer was made: move the model before")
+    refused(loop, "parameter 'weight' was moved since its weights were pulled: move or convert the model before")
 
 
 def test_further_parameters_are_refused() -> None:

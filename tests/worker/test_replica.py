@@ -6,6 +6,7 @@ from psgd.core.layout import Layout
 from psgd.core.slot import Computed
 from psgd.errors import ConfigurationError
 from psgd.transport.flat import allocate, layout_of, pack, tensors_of, views
+from psgd.worker.gradient import SlotGradient
 from psgd.worker.replica import Replica
 
 CPU = torch.device("cpu")
@@ -29,7 +30,11 @@ class Model(nn.Module):
 def make_replica() -> tuple[Model, Replica, Layout]:
     model = Model()
     layout = layout_of(tensors_of(model))
-    return model, Replica(tensors_of(model), layout, CPU), layout
+    return model, Replica(tensors_of(model), layout, CPU, allocate(layout.bytes)), layout
+
+
+def slot_gradient(layout: Layout) -> SlotGradient:
+    return SlotGradient(allocate(layout.pushed_bytes), layout)
 
 
 def pull(replica: Replica, model: nn.Module, layout: Layout) -> None:
@@ -63,9 +68,9 @@ def test_gradients_and_new_buffers_are_packed_for_the_push() -> None:
     (model.weight.sum() + model.tied.sum() + model.mean.sum()).backward()
     model.mean += 1
     model.count += 1
-    into = torch.full((layout.pushed_bytes,), 255, dtype=torch.uint8)  # of an older push
-    computed = replica.gather(into)
-    packed = views(into, layout, pushed_only=True)
+    memory = torch.full((layout.pushed_bytes,), 255, dtype=torch.uint8)  # of an older push
+    computed = replica.gather(SlotGradient(memory, layout))
+    packed = views(memory, layout, pushed_only=True)
     assert packed["weight"].tolist() == [[2.0, 2.0], [2.0, 2.0]]
     assert packed["mean"].tolist() == [8.0, 9.0]
     assert packed["count"].item() == 10
@@ -80,9 +85,9 @@ def test_a_cleared_gradient_is_absent_and_a_zero_one_is_there() -> None:
     model.weight.grad = torch.zeros(2, 2)
     model.unused.grad = torch.ones(1)
     replica.clear_gradients()
-    assert replica.gather(allocate(layout.pushed_bytes)).absent == (0, 2)
+    assert replica.gather(slot_gradient(layout)).absent == (0, 2)
     model.weight.grad = torch.zeros(2, 2)
-    assert replica.gather(allocate(layout.pushed_bytes)) == Computed(finite=True, absent=(2,))
+    assert replica.gather(slot_gradient(layout)) == Computed(finite=True, absent=(2,))
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
@@ -92,7 +97,7 @@ def test_one_value_that_is_not_finite_is_found(value: float, where: int) -> None
     pull(replica, Model(), layout)
     model.weight.grad = torch.zeros(2, 2)
     model.weight.grad.view(-1)[where] = value
-    into = allocate(layout.pushed_bytes)
+    into = slot_gradient(layout)
     assert replica.gather(into).finite is False
     model.weight.grad.fill_(3.0e38)  # large, and finite
     assert replica.gather(into).finite is True
@@ -104,7 +109,7 @@ def test_a_buffer_that_becomes_infinite_counts_and_one_that_was_does_not(value: 
     masked = Model()
     masked.mean[0] = value
     pull(replica, masked, layout)
-    into = allocate(layout.pushed_bytes)
+    into = slot_gradient(layout)
     assert replica.gather(into).finite is True  # such as an attention mask
     model.mean[1] = value
     assert replica.gather(into).finite is False
@@ -117,7 +122,8 @@ def test_padding_left_from_an_older_push_is_no_gradient() -> None:
     model, replica, layout = make_replica()
     pull(replica, Model(), layout)
     model.weight.grad = torch.ones(2, 2)
-    assert replica.gather(torch.zeros(layout.pushed_bytes, dtype=torch.uint8)).finite is True
+    padded = torch.full((layout.pushed_bytes,), 255, dtype=torch.uint8)  # NaN, read as float32
+    assert replica.gather(SlotGradient(padded, layout)).finite is True
 
 
 class Other(Model):
@@ -156,7 +162,7 @@ class Other(Model):
 def test_another_model_than_the_jobs_is_refused_by_name(tensors: dict[str, Tensor], message: str) -> None:
     layout = layout_of(tensors_of(Model()))
     with pytest.raises(ConfigurationError) as error:
-        Replica(tensors_of(Other(**tensors)), layout, CPU)
+        Replica(tensors_of(Other(**tensors)), layout, CPU, allocate(layout.bytes))
     assert str(error.value) == message
 
 
@@ -165,6 +171,6 @@ def test_missing_tensors_and_another_order_are_refused() -> None:
     layout = layout_of(tensors)
     fewer = {name: tensor for name, tensor in tensors.items() if name not in ("mean", "unused")}
     with pytest.raises(ConfigurationError, match="tensors of the job's model are missing here: unused, mean"):
-        Replica(fewer, layout, CPU)
+        Replica(fewer, layout, CPU, allocate(layout.bytes))
     with pytest.raises(ConfigurationError, match="must come in the same order"):
-        Replica(dict(reversed(tensors.items())), layout, CPU)
+        Replica(dict(reversed(tensors.items())), layout, CPU, allocate(layout.bytes))

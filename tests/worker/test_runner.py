@@ -1,15 +1,17 @@
 import queue
+from dataclasses import replace
 
 import torch
 from torch import nn
 
 from psgd.core.ids import Incarnation, Shard, Slot, Step, Version
-from psgd.core.layout import partition
 from psgd.core.messages import Granted, Join, Joined, Pull, Pulled, Push
 from psgd.core.slot import Compute, Computed, Phase, Replied
+from psgd.transport.attachment import attach
 from psgd.transport.flat import layout_of, pack, tensors_of, view_bytes
 from psgd.worker.replica import Replica
 from psgd.worker.runner import Inbox, SlotRunner, Weights
+from tests.jobs import make_job
 from tests.worker.scripted import ScriptedConnection
 
 SLOT, INCARNATION = Slot(3), Incarnation(1)
@@ -31,12 +33,14 @@ class Setup:
     def __init__(self) -> None:
         self.model = Model(0.0)
         self.layout = layout_of(tensors_of(self.model))
-        self.parts = partition(self.layout, 2)
-        self.replica = Replica(tensors_of(self.model), self.layout, torch.device("cpu"))
-        self.weights = Weights(self.replica, self.parts)
-        self.inbox: Inbox = queue.SimpleQueue()
+        self.job = replace(make_job(slots=6, shards=2), layout=self.layout)
+        self.parts = self.job.parts()
         self.shards = [ScriptedConnection(), ScriptedConnection()]
-        self.runner = SlotRunner(SLOT, INCARNATION, self.shards, self.parts, self.weights, self.inbox)
+        self.attachment = attach(self.shards, self.layout, [SLOT, Slot(5)])
+        self.replica = Replica(tensors_of(self.model), self.layout, torch.device("cpu"), self.attachment.weights)
+        self.weights = Weights(self.attachment.weights, self.parts)
+        self.inbox: Inbox = queue.SimpleQueue()
+        self.runner = SlotRunner(self.job, SLOT, INCARNATION, self.attachment, self.weights, self.inbox)
 
     def take(self) -> list[object]:
         slot, event = self.inbox.get_nowait()
@@ -81,7 +85,7 @@ def test_replies_wait_in_the_inbox_for_the_workers_own_thread() -> None:
 def test_the_first_pull_brings_everything_and_the_next_what_is_trained() -> None:
     setup = Setup()
     setup.grant()
-    setup.runner.choose()
+    setup.runner.take(setup.runner.choice())
     assert setup.shards[SECOND].sent[0].request == Pull(SLOT, INCARNATION, Step(0), have=None, whole=True)
     assert setup.pull(Model(1.0)) == [Compute(Step(0), 0)]
     assert setup.model.trained.tolist() == [1.0] * 192
@@ -89,10 +93,10 @@ def test_the_first_pull_brings_everything_and_the_next_what_is_trained() -> None
     assert setup.weights.versions == [4, 4]
     pull = Pull(SLOT, INCARNATION, Step(1), have=Version(4), whole=False)
     for number in (LEAD, SECOND):
-        into = setup.weights.into(number, pull)
+        (into,) = setup.weights.into(number, pull)
         assert into.nbytes == setup.parts[number].pushed.bytes
         into[:] = setup.content(number, Model(2.0))[0]  # lands in the replica's memory without a copy
-        setup.weights.landed(number, pull, Pulled(Version(5), Step(1), unchanged=False))
+        setup.weights.landed(number, Pulled(Version(5), Step(1), unchanged=False))
     assert setup.model.trained.tolist() == [2.0] * 192
     assert setup.model.fixed.tolist() == [-1.0] * 128
     assert setup.weights.versions == [5, 5]
@@ -101,9 +105,9 @@ def test_the_first_pull_brings_everything_and_the_next_what_is_trained() -> None
 def test_weights_of_one_version_are_pulled_once_for_all_slots_of_a_worker() -> None:
     setup = Setup()
     setup.grant()
-    setup.runner.choose()
+    setup.runner.take(setup.runner.choice())
     setup.pull(Model(1.0))
-    neighbour = SlotRunner(Slot(5), INCARNATION, setup.shards, setup.parts, setup.weights, setup.inbox)
+    neighbour = SlotRunner(setup.job, Slot(5), INCARNATION, setup.attachment, setup.weights, setup.inbox)
     neighbour.start()
     for shard in setup.shards:
         shard.take().answer(Joined(0))
@@ -111,7 +115,7 @@ def test_weights_of_one_version_are_pulled_once_for_all_slots_of_a_worker() -> N
     neighbour.take(setup.inbox.get_nowait()[1])
     setup.shards[LEAD].take().answer(Granted(Step(0), 0))
     neighbour.take(setup.inbox.get_nowait()[1])
-    neighbour.choose()
+    neighbour.take(neighbour.choice())
     for shard in setup.shards:
         sent = shard.take()
         assert sent.request == Pull(Slot(5), INCARNATION, Step(0), have=Version(4), whole=False)
@@ -125,14 +129,14 @@ def test_weights_of_one_version_are_pulled_once_for_all_slots_of_a_worker() -> N
 def test_each_shard_gets_its_part_of_the_gradient_and_its_own_version_back() -> None:
     setup = Setup()
     setup.grant()
-    setup.runner.choose()
+    setup.runner.take(setup.runner.choice())
     setup.pull(Model(1.0))
-    setup.runner.gradient.copy_(torch.arange(setup.layout.pushed_bytes) % 251)
+    setup.runner.gradient.memory.copy_(torch.arange(setup.layout.pushed_bytes) % 251)
     setup.runner.take(Computed(finite=True, absent=()))
     sent = [shard.take() for shard in setup.shards]
     expected = Push(SLOT, INCARNATION, Step(0), 0, Version(4), finite=True)
     assert [each.request for each in sent] == [expected, expected]
-    assert b"".join(each.payload or b"" for each in sent) == setup.runner.gradient.numpy().tobytes()
+    assert b"".join(each.payload or b"" for each in sent) == setup.runner.gradient.memory.numpy().tobytes()
     assert [len(each.payload or b"") for each in sent] == [part.pushed.bytes for part in setup.parts]
 
 
@@ -140,7 +144,7 @@ def test_a_slot_whose_push_is_under_way_lets_others_go_first() -> None:
     setup = Setup()
     setup.grant()
     assert setup.runner.turn == (0, 3)
-    setup.runner.choose()
+    setup.runner.take(setup.runner.choice())
     setup.pull(Model(1.0))
     assert setup.runner.turn == (0, 3)
     setup.runner.take(Computed(finite=True, absent=()))

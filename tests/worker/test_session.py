@@ -1,4 +1,4 @@
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from threading import Barrier, Event
@@ -15,6 +15,7 @@ from psgd.data.batches import draw_batch
 from psgd.data.sampler import BatchPlan
 from psgd.errors import ConfigurationError, InternalError, LostError, RunEnded
 from psgd.runlog import Iteration, Reported
+from psgd.transport.attachment import attach
 from psgd.transport.base import Deliver
 from psgd.worker.optimizer import DistributedOptimizer
 from psgd.worker.session import Session, batches, current, report, run_own_loop, running
@@ -35,7 +36,7 @@ class Lead:
         self._reply = reply
 
     def submit(
-        self, request: Request, deliver: Deliver, payload: memoryview | None = None, into: memoryview | None = None
+        self, request: Request, deliver: Deliver, payload: memoryview | None = None, into: Sequence[memoryview] = ()
     ) -> None:
         self.requests.append(request)
         deliver(self._reply, None)
@@ -54,7 +55,8 @@ def lone_session(
     """A session without shards, and what it told."""
     told: list[Iteration | Reported] = []
     job = replace(own_job(loop, slots=2), own_loop=OwnLoop(loop, config))
-    session = Session(job, slot, Slot(slot), Incarnation(4), [lead or Lead(Done())], told.append)
+    attachment = attach([lead or Lead(Done())], job.layout, [Slot(slot)])
+    session = Session(job, slot, Slot(slot), Incarnation(4), attachment, told.append)
     return session, told
 
 

@@ -4,8 +4,9 @@ import logging
 import secrets
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass
 from itertools import chain, count
 
@@ -16,7 +17,7 @@ from psgd.errors import PeerError
 from psgd.transport import wire
 from psgd.transport.base import Deliver
 from psgd.transport.generated.psgd.v1 import shard_pb2
-from psgd.transport.payload import as_bytes, wrong_size
+from psgd.transport.payload import as_bytes, total_bytes, wrong_size
 from psgd.transport.rpc.auth import JobKey
 from psgd.transport.rpc.frames import Filling, Frame, begin_frame, data_frames, request_frame
 from psgd.transport.rpc.retry import Retry
@@ -50,7 +51,7 @@ class _Call:
     message: shard_pb2.Request
     deliver: Deliver
     payload: memoryview
-    into: memoryview | None
+    into: Sequence[memoryview]
 
 
 class RpcConnection:
@@ -82,7 +83,7 @@ class RpcConnection:
         request: Request,
         deliver: Deliver,
         payload: memoryview | None = None,
-        into: memoryview | None = None,
+        into: Sequence[memoryview] = (),
     ) -> None:
         """Send the request, on a thread of the connection's own; see `psgd.transport.base.Connection`.
 
@@ -147,24 +148,26 @@ class RpcConnection:
     def _attempt(self, call: _Call, sent_before: bool) -> _Landed:
         if isinstance(call.request, Pull | Read):
             return self._download(call)
-        if isinstance(call.request, Push | Load) and not sent_before:
+        if isinstance(call.request, Push) and not sent_before:
+            return self._exchange(call)
+        if isinstance(call.request, Load) and not sent_before:
             return self._upload(call), None
         return wire.reply_of(self._control.call(call.message, self._retry.attempt_s)), None
 
     def _upload(self, call: _Call) -> Reply:
-        size = call.payload.nbytes
-        frames = chain((begin_frame(size),), data_frames(call.payload), (request_frame(call.message),))
-        deadline_s = self._retry.deadline_s(size)
-        return wire.reply_of(self._bulk.upload(type(call.request).__name__, frames, deadline_s))
+        deadline_s = self._retry.deadline_s(call.payload.nbytes)
+        return wire.reply_of(self._bulk.upload(type(call.request).__name__, _frames_of(call), deadline_s))
+
+    def _exchange(self, call: _Call) -> _Landed:
+        deadline_s = self._retry.deadline_s(call.payload.nbytes + total_bytes(call.into))
+        with closing(self._bulk.exchange(type(call.request).__name__, _frames_of(call), deadline_s)) as frames:
+            return _landed(frames, call.into)
 
     def _download(self, call: _Call) -> _Landed:
         # How much comes is known where there is room for it; keepalive notices a lost shard either way.
-        deadline_s = None if call.into is None else self._retry.deadline_s(call.into.nbytes)
-        frames = self._bulk.download(type(call.request).__name__, call.message, deadline_s)
-        try:
+        deadline_s = self._retry.deadline_s(total_bytes(call.into)) if call.into else None
+        with closing(self._bulk.download(type(call.request).__name__, call.message, deadline_s)) as frames:
             return _landed(frames, call.into)
-        finally:
-            frames.close()
 
     # ------------------------------------------------------------------ what to say
 
@@ -175,7 +178,12 @@ class RpcConnection:
         return Refused(f"{self._name} has not answered for {self._retry.patience_s:g} s: {failure}")
 
 
-def _landed(frames: Iterator[Frame], into: memoryview | None) -> _Landed:
+def _frames_of(call: _Call) -> Iterator[bytes]:
+    """A request behind its bytes."""
+    return chain((begin_frame(call.payload.nbytes),), data_frames(call.payload), (request_frame(call.message),))
+
+
+def _landed(frames: Iterator[Frame], into: Sequence[memoryview]) -> _Landed:
     """Read a reply and its bytes.
 
     Raises:
@@ -190,13 +198,13 @@ def _landed(frames: Iterator[Frame], into: memoryview | None) -> _Landed:
         return reply, None
     if not isinstance(begin, shard_pb2.Begin):
         raise PeerError("bytes whose size was not announced")
-    if into is not None and begin.size != into.nbytes:
-        raise PeerError(wrong_size(type(reply), begin.size, into.nbytes))
-    target = memoryview(bytearray(begin.size)) if into is None else as_bytes(into)
-    filling = Filling(type(reply), target)
+    if into and begin.size != total_bytes(into):
+        raise PeerError(wrong_size(type(reply), begin.size, total_bytes(into)))
+    beside = None if into else memoryview(bytearray(begin.size))
+    filling = Filling(type(reply), into if beside is None else (beside,))
     for frame in frames:
         if not isinstance(frame, memoryview):
             raise PeerError("something else amid the bytes of an answer")
         filling.add(frame)
     filling.finish()
-    return reply, None if into is not None else target
+    return reply, beside

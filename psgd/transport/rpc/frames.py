@@ -4,12 +4,13 @@ A frame with data is ``TensorFrame(data=…)`` as protobuf would encode it: one 
 the bytes themselves. Written and read by hand, they are copied once.
 """
 
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Iterator, Sequence
 
 from psgd.errors import PeerError
 from psgd.transport import wire
 from psgd.transport.generated.psgd.v1 import shard_pb2
-from psgd.transport.payload import wrong_size
+from psgd.transport.payload import as_bytes, copy, total_bytes, wrong_size
 
 CHUNK = 2**20
 """Bytes of data in a frame."""
@@ -71,12 +72,13 @@ class Filling:
 
     Args:
         kind: the message whose payload it is.
-        target: as many bytes as are expected.
+        targets: pieces to be filled one after another, as many bytes as are expected.
     """
 
-    def __init__(self, kind: type, target: memoryview) -> None:
+    def __init__(self, kind: type, targets: Sequence[memoryview]) -> None:
         self._kind = kind
-        self._target = target
+        self._expected = total_bytes(targets)
+        self._room = deque(as_bytes(target) for target in targets)
         self._filled = 0
 
     def add(self, chunk: memoryview) -> None:
@@ -85,13 +87,18 @@ class Filling:
         Raises:
             PeerError: if there is no room for it.
         """
-        end = self._filled + chunk.nbytes
-        if end > self._target.nbytes:
+        self._filled += chunk.nbytes
+        if self._filled > self._expected:
             raise PeerError(
-                f"the payload of {self._kind.__name__} has {end} bytes or more, expected {self._target.nbytes}"
+                f"the payload of {self._kind.__name__} has {self._filled} bytes or more, expected {self._expected}"
             )
-        self._target[self._filled : end] = chunk
-        self._filled = end
+        while chunk.nbytes:
+            target = self._room.popleft()
+            fits = min(chunk.nbytes, target.nbytes)
+            copy(target[:fits], chunk[:fits])
+            chunk = chunk[fits:]
+            if fits < target.nbytes:
+                self._room.appendleft(target[fits:])
 
     def finish(self) -> None:
         """There are no more chunks.
@@ -99,8 +106,8 @@ class Filling:
         Raises:
             PeerError: if bytes are missing.
         """
-        if self._filled != self._target.nbytes:
-            raise PeerError(wrong_size(self._kind, self._filled, self._target.nbytes))
+        if self._filled != self._expected:
+            raise PeerError(wrong_size(self._kind, self._filled, self._expected))
 
 
 def _data_prefix(length: int) -> bytes:

@@ -8,12 +8,13 @@ under way.
 import threading
 import weakref
 from collections.abc import Callable
+from dataclasses import replace
 from typing import NamedTuple
 
-from psgd.core.messages import Reply
+from psgd.core.messages import Pull, Push, Receipt, Reply
 from psgd.transport.base import Endpoint
-from psgd.transport.payload import as_bytes
-from psgd.transport.rpc.staging import Staging, copy
+from psgd.transport.payload import as_bytes, copy
+from psgd.transport.rpc.staging import Staging
 from psgd.transport.wire import CallerRequest, OperationId
 
 
@@ -21,22 +22,28 @@ class Outcome(NamedTuple):
     """The endpoint's decision.
 
     Args:
-        payload: a copy of the reply's.
+        payload: the reply's.
     """
 
     reply: Reply
     payload: memoryview
 
 
+def bare(reply: Reply) -> Reply:
+    """The reply when its bytes do not come along."""
+    return replace(reply, renewed=False) if isinstance(reply, Receipt) and reply.renewed else reply
+
+
 class Operation:
     """A request that the endpoint has.
 
     Args:
-        staging: where a reply's payload is copied to.
+        staging: where a reply's payload is copied to; None: it is read where it is, as it stays what it is until the
+            caller sends its next push.
         decided: is told the reply.
     """
 
-    def __init__(self, identity: OperationId, staging: Staging, decided: Callable[[Reply], None]) -> None:
+    def __init__(self, identity: OperationId, staging: Staging | None, decided: Callable[[Reply], None]) -> None:
         self.identity = identity
         self._staging = staging
         self._decided = decided
@@ -44,12 +51,13 @@ class Operation:
         self._settled = threading.Event()
 
     def decide(self, reply: Reply, payload: memoryview | None) -> None:
-        """The endpoint has decided; it wants its memory back when this returns."""
+        """The endpoint has decided; where there is staging, it wants its memory back when this returns."""
         content = as_bytes(payload)
-        own = self._staging.take(content.nbytes)
-        if content.nbytes:
+        if self._staging is not None and content.nbytes:
+            own = self._staging.take(content.nbytes)
             copy(own, content)
-        self._outcome = Outcome(reply, own)
+            content = own
+        self._outcome = Outcome(reply, content)
         self._decided(reply)
         self._settled.set()
 
@@ -62,6 +70,11 @@ class Operation:
         self._settled.wait(timeout_s)
         return self._outcome
 
+    def shed(self) -> None:
+        """Let go of the decision's payload, which takes memory; from now on the reply comes without."""
+        if self._outcome is not None:
+            self._outcome = Outcome(bare(self._outcome.reply), memoryview(b""))
+
 
 class Operations:
     """The operations of a shard's callers.
@@ -69,12 +82,16 @@ class Operations:
     Args:
         endpoint: the shard.
         staging: where replies' payloads are copied to.
+        weights_stand: what is sent to a slot, with a pull or a receipt, needs no copy, see `psgd.core.modes`.
         decided: is told every reply.
     """
 
-    def __init__(self, endpoint: Endpoint, staging: Staging, decided: Callable[[Reply], None]) -> None:
+    def __init__(
+        self, endpoint: Endpoint, staging: Staging, weights_stand: bool, decided: Callable[[Reply], None]
+    ) -> None:
         self._endpoint = endpoint
         self._staging = staging
+        self._weights_stand = weights_stand
         self._decided = decided
         self._lock = threading.Lock()
         self._closed = False
@@ -93,7 +110,8 @@ class Operations:
             operation = self._known(identity, request)
             if operation is not None:
                 return operation
-            operation = Operation(identity, self._staging, self._decided)
+            stands = self._weights_stand and isinstance(request, Pull | Push)
+            operation = Operation(identity, None if stands else self._staging, self._decided)
             self._newest[_key(request)] = operation
             self._all.add(operation)
             if self._closed:

@@ -30,6 +30,7 @@ class RpcServer:
         key: what every call must show.
         host: the address to listen on; the port is one that is free.
         slots: of the job.
+        weights_stand: as the job's mode says, see `psgd.core.modes`: weights are sent without a copy.
         peers: how many other shards may send messages at the same time.
         park_s: how long a call waits for the endpoint's decision before it is answered `Pending`.
 
@@ -38,14 +39,22 @@ class RpcServer:
     """
 
     def __init__(
-        self, endpoint: Endpoint, *, key: JobKey, host: str, slots: int, peers: int = 0, park_s: float = 10.0
+        self,
+        endpoint: Endpoint,
+        *,
+        key: JobKey,
+        host: str,
+        slots: int,
+        weights_stand: bool = False,
+        peers: int = 0,
+        park_s: float = 10.0,
     ) -> None:
         calls = _CALLS_PER_SLOT * slots + peers + _CALLS_BESIDE
         self._threads = ThreadPoolExecutor(calls, thread_name_prefix="psgd-rpc-server")
         self._health = health.HealthServicer()
         self._set_health(health_pb2.HealthCheckResponse.NOT_SERVING)
         staging = Staging(endpoint.pushed_bytes, keep=slots + 1)
-        self._operations = Operations(endpoint, staging, self._decided)
+        self._operations = Operations(endpoint, staging, weights_stand, self._decided)
         self._server = grpc.server(
             self._threads,
             interceptors=[Doorkeeper(key)],

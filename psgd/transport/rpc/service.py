@@ -15,7 +15,7 @@ from psgd.transport.generated.psgd.v1 import shard_pb2
 from psgd.transport.payload import expected_bytes, wrong_size
 from psgd.transport.rpc.channel import SERVICE
 from psgd.transport.rpc.frames import Filling, begin_frame, data_frames, frame_of, reply_frame
-from psgd.transport.rpc.operations import Operation, Operations, Outcome
+from psgd.transport.rpc.operations import Operation, Operations, Outcome, bare
 from psgd.transport.rpc.staging import Staging
 from psgd.transport.wire import CallerRequest, OperationId
 
@@ -48,7 +48,7 @@ class ShardService:
         download = grpc.unary_stream_rpc_method_handler
         methods = {
             "Call": unary(_refusing_malformed(self._call)),
-            "Push": streamed(_refusing_malformed(self._push)),
+            "Push": grpc.stream_stream_rpc_method_handler(_refusing_malformed(self._push)),
             "Load": streamed(_refusing_malformed(self._load)),
             "Pull": download(_refusing_malformed(self._pull)),
             "Read": download(_refusing_malformed(self._read)),
@@ -70,11 +70,14 @@ class ShardService:
                 operation = self._operations.begin(identity, request)
         return self._answer(operation, context)
 
-    def _push(self, frames: Iterator[bytes], context: grpc.ServicerContext) -> bytes:
-        return self._upload(Push, frames, context)
+    def _push(self, frames: Iterator[bytes], context: grpc.ServicerContext) -> Iterator[bytes]:
+        operation = self._upload(Push, frames, context)
+        outcome = self._outcome(operation, context)
+        operation.shed()
+        return iter((_PENDING,)) if outcome is None else _stream(outcome)
 
     def _load(self, frames: Iterator[bytes], context: grpc.ServicerContext) -> bytes:
-        return self._upload(Load, frames, context)
+        return self._answer(self._upload(Load, frames, context), context)
 
     def _pull(self, encoded: bytes, context: grpc.ServicerContext) -> Iterator[bytes]:
         return self._download(Pull, encoded, context)
@@ -90,7 +93,9 @@ class ShardService:
 
     # ------------------------------------------------------------------ bytes
 
-    def _upload(self, kind: type[Push] | type[Load], frames: Iterator[bytes], context: grpc.ServicerContext) -> bytes:
+    def _upload(
+        self, kind: type[Push] | type[Load], frames: Iterator[bytes], context: grpc.ServicerContext
+    ) -> Operation:
         if not self._uploads.acquire(blocking=False):
             line = f"{self._slots + 1} uploads are under way, as many as a job of {self._slots} slots needs"
             context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, line)
@@ -101,7 +106,7 @@ class ShardService:
         identity, request = self._checked(message)
         if not isinstance(request, kind):
             raise PeerError(f"expected a {kind.__name__} behind its bytes, got a {type(request).__name__}")
-        return self._answer(self._operations.begin(identity, request, payload), context)
+        return self._operations.begin(identity, request, payload)
 
     def _receive(self, kind: type[Push] | type[Load], frames: Iterator[bytes]) -> tuple[shard_pb2.Request, memoryview]:
         """Take the bytes and the final message behind them; nothing is allocated before their size is right."""
@@ -113,7 +118,7 @@ class ShardService:
         if begin.size != expected:
             raise PeerError(wrong_size(kind, begin.size, expected))
         payload = self._staging.take(expected)
-        filling = Filling(kind, payload)
+        filling = Filling(kind, (payload,))
         for frame in contents:
             match frame:
                 case memoryview():
@@ -134,12 +139,9 @@ class ShardService:
         operation = self._operations.begin(identity, request)
         outcome = self._outcome(operation, context)
         if outcome is None:
-            return iter((reply_frame(wire.reply_message(Pending())),))
+            return iter((_PENDING,))
         self._operations.forget(operation, request)
-        head = reply_frame(wire.reply_message(outcome.reply))
-        if not outcome.payload.nbytes:
-            return iter((head,))
-        return chain((head, begin_frame(outcome.payload.nbytes)), data_frames(outcome.payload))
+        return _stream(outcome)
 
     # ------------------------------------------------------------------ decisions
 
@@ -152,12 +154,23 @@ class ShardService:
 
     def _answer(self, operation: Operation, context: grpc.ServicerContext) -> bytes:
         outcome = self._outcome(operation, context)
-        reply: Reply = Pending() if outcome is None else outcome.reply
+        reply: Reply = Pending() if outcome is None else bare(outcome.reply)
         return wire.reply_message(reply).SerializeToString()
 
     def _outcome(self, operation: Operation, context: grpc.ServicerContext) -> Outcome | None:
         # Half of what the caller still waits, so that the answer reaches it in time.
         return operation.wait(min(self._park_s, context.time_remaining() / 2))
+
+
+_PENDING = reply_frame(wire.reply_message(Pending()))
+
+
+def _stream(outcome: Outcome) -> Iterator[bytes]:
+    """A reply and its bytes, if it has any."""
+    head = reply_frame(wire.reply_message(outcome.reply))
+    if not outcome.payload.nbytes:
+        return iter((head,))
+    return chain((head, begin_frame(outcome.payload.nbytes)), data_frames(outcome.payload))
 
 
 def _refusing_malformed(

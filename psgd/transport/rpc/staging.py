@@ -42,8 +42,3 @@ class Staging:
             return self._free.pop()
         except IndexError:
             return np.empty(self._size, np.uint8)
-
-
-def copy(target: memoryview, source: memoryview) -> None:
-    """Copy all bytes, with the interpreter free for other threads."""
-    np.copyto(np.frombuffer(target, np.uint8), np.frombuffer(source, np.uint8))

@@ -61,12 +61,13 @@ class Stub:
         """Ask for a stream of frames; closing the generator breaks it off."""
         download = self._channel.unary_stream(_path(method), None, None)
         with _translated_errors():
-            answer = download(request.SerializeToString(), timeout=deadline_s, metadata=self._metadata)
-            try:
-                for encoded in answer:
-                    yield frame_of(encoded)
-            finally:
-                answer.cancel()  # type: ignore[no-untyped-call]  # so in the stubs
+            yield from _frames(download(request.SerializeToString(), timeout=deadline_s, metadata=self._metadata))
+
+    def exchange(self, method: str, frames: Iterator[bytes], deadline_s: float) -> Generator[Frame, None, None]:
+        """Send a stream of frames, and get one; closing the generator breaks it off."""
+        exchange = self._channel.stream_stream(_path(method), None, None)
+        with _translated_errors():
+            yield from _frames(exchange(frames, timeout=deadline_s, metadata=self._metadata))
 
     def tell(self, messages: Iterable[shard_pb2.PeerMessage], deadline_s: float) -> None:
         """Send messages from shard to shard."""
@@ -78,6 +79,14 @@ class Stub:
     def close(self) -> None:
         """Break off every call."""
         self._channel.close()
+
+
+def _frames(answer: "grpc.CallIterator[bytes]") -> Generator[Frame, None, None]:
+    try:
+        for encoded in answer:
+            yield frame_of(encoded)
+    finally:
+        answer.cancel()  # type: ignore[no-untyped-call]  # so in the stubs
 
 
 def _path(method: str) -> str:

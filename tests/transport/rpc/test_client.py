@@ -69,7 +69,7 @@ def framed(reply: Reply, payload: bytes = b"", announced: int | None = None) -> 
 
 
 def test_pending_is_asked_again_without_the_bytes(say: Say) -> None:
-    server, connection = say(encoded(Pending()), encoded(Pending()), encoded(receipt()))
+    server, connection = say(framed(Pending()), encoded(Pending()), encoded(receipt()))
     assert ask(connection, push(), b"gradient") == (receipt(), None)
     assert server.called == ["Push", "Call", "Call"]
     assert [len(frames) for frames in server.received] == [3, 1, 1]
@@ -92,7 +92,7 @@ def test_requests_are_different_operations(say: Say) -> None:
 
 
 def test_push_whose_bytes_got_lost_is_streamed_again(say: Say) -> None:
-    server, connection = say(grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.NOT_FOUND, encoded(receipt()))
+    server, connection = say(grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.NOT_FOUND, framed(receipt()))
     assert ask(connection, push(), b"gradient") == (receipt(), None)
     assert server.called == ["Push", "Call", "Push"]
     assert server.received[0] == server.received[2]

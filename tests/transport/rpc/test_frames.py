@@ -78,7 +78,7 @@ def test_no_bytes_make_anything_but_a_frame_or_a_peer_error(encoded: bytes) -> N
 
 def test_memory_fills_up_chunk_by_chunk() -> None:
     target = bytearray(5)
-    filling = Filling(Push, memoryview(target))
+    filling = Filling(Push, (memoryview(target),))
     filling.add(memoryview(b"abc"))
     with pytest.raises(PeerError, match="Push has 3 bytes, expected 5"):
         filling.finish()
@@ -90,7 +90,7 @@ def test_memory_fills_up_chunk_by_chunk() -> None:
 
 def test_more_than_there_is_room_for_is_refused() -> None:
     target = bytearray(5)
-    filling = Filling(Push, memoryview(target))
+    filling = Filling(Push, (memoryview(target),))
     filling.add(memoryview(b"abc"))
     with pytest.raises(PeerError, match="Push has 6 bytes or more, expected 5"):
         filling.add(memoryview(b"def"))

@@ -18,7 +18,8 @@ def undecided() -> ScriptedEndpoint:
 
 
 def operations_of(endpoint: ScriptedEndpoint, decided: list[Reply] | None = None) -> Operations:
-    return Operations(endpoint, Staging(4, keep=1), ([] if decided is None else decided).append)
+    told: list[Reply] = [] if decided is None else decided
+    return Operations(endpoint, Staging(4, keep=1), weights_stand=False, decided=told.append)
 
 
 def test_request_sent_again_attaches_to_the_first() -> None:

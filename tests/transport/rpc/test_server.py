@@ -3,6 +3,8 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import grpc
@@ -90,8 +92,8 @@ def test_client_generated_from_the_contract_pushes_and_pulls(serve: Serve, chann
     stub = ShardStub(channel(serve(endpoint)))
     half = len(weights) // 2
     gradient = [weights[half:], weights[:half]]
-    reply = stub.Push(iter(upload(push(), gradient)), metadata=KEY.metadata)
-    assert wire.reply_of(reply) == receipt()
+    [answer] = stub.Push(iter(upload(push(), gradient)), metadata=KEY.metadata)
+    assert wire.reply_of(answer.reply) == receipt()
     head, begin, *data = stub.Pull(request(pull()), metadata=KEY.metadata)
     assert wire.reply_of(head.reply) == answers(pull())
     assert begin.begin.size == len(weights)
@@ -211,12 +213,13 @@ def test_malformed_push_is_refused_and_changes_nothing(
 ) -> None:
     endpoint = ScriptedEndpoint(GRADIENT)
     opened = channel(serve(endpoint))
-    stream = opened.stream_unary(f"/{SERVICE}/Push", None, None)
-    code, details = refused(lambda: stream(iter(frames), metadata=KEY.metadata))
+    stream = opened.stream_stream(f"/{SERVICE}/Push", None, None)
+    code, details = refused(lambda: list(stream(iter(frames), metadata=KEY.metadata)))
     assert code is grpc.StatusCode.INVALID_ARGUMENT
     assert line in details
     assert endpoint.arrivals == []
-    assert wire.reply_of(ShardStub(opened).Push(iter(upload()), metadata=KEY.metadata)) == receipt()
+    [answer] = ShardStub(opened).Push(iter(upload()), metadata=KEY.metadata)
+    assert wire.reply_of(answer.reply) == receipt()
 
 
 @pytest.mark.parametrize(
@@ -256,7 +259,7 @@ def test_frame_beyond_the_limit_is_refused(serve: Serve, channel: Open) -> None:
     gradient = bytes(2 * CHUNK)
     endpoint = ScriptedEndpoint(gradient)
     stub = ShardStub(channel(serve(endpoint)))
-    code, _ = refused(lambda: stub.Push(iter(upload(pieces=[gradient])), metadata=KEY.metadata))
+    code, _ = refused(lambda: list(stub.Push(iter(upload(pieces=[gradient])), metadata=KEY.metadata)))
     assert code is grpc.StatusCode.RESOURCE_EXHAUSTED
     assert endpoint.arrivals == []
 
@@ -265,7 +268,7 @@ def test_oversized_metadata_are_refused(serve: Serve, channel: Open) -> None:
     endpoint = ScriptedEndpoint(GRADIENT)
     stub = ShardStub(channel(serve(endpoint)))
     metadata = (*KEY.metadata, ("psgd-more", "x" * 16384))
-    assert refused(lambda: stub.Push(iter(upload()), metadata=metadata))[0] is grpc.StatusCode.RESOURCE_EXHAUSTED
+    assert refused(lambda: list(stub.Push(iter(upload()), metadata=metadata)))[0] is grpc.StatusCode.RESOURCE_EXHAUSTED
     assert endpoint.arrivals == []
 
 
@@ -287,7 +290,7 @@ def test_uploads_that_break_off_leave_nothing(serve: Serve, channel: Open) -> No
     stub = ShardStub(channel(server))
     for _ in range(SLOTS + 2):  # more than there may be at a time
         sent, end = threading.Event(), threading.Event()
-        call = stub.Push.future(hanging(sent, end), metadata=KEY.metadata)
+        call = stub.Push(hanging(sent, end), metadata=KEY.metadata)
         assert sent.wait(PATIENCE_S)
         call.cancel()  # type: ignore[no-untyped-call]  # so in the stubs
         end.set()
@@ -302,13 +305,13 @@ def test_no_more_than_a_jobs_uploads_are_taken_at_a_time(serve: Serve, channel: 
     stub = ShardStub(channel(serve(ScriptedEndpoint(GRADIENT))))
     end = threading.Event()
     over: queue.SimpleQueue[Any] = queue.SimpleQueue()
-    under_way = {stub.Push.future(hanging(threading.Event(), end), metadata=KEY.metadata) for _ in range(SLOTS + 2)}
+    under_way = {stub.Push(hanging(threading.Event(), end), metadata=KEY.metadata) for _ in range(SLOTS + 2)}
     for call in under_way:
-        call.add_done_callback(over.put)
+        call.add_callback(partial(over.put, call))
     one_too_many = over.get(timeout=PATIENCE_S)
     assert one_too_many.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
     assert one_too_many.details() == "3 uploads are under way, as many as a job of 2 slots needs"
-    assert not any(call.done() for call in under_way - {one_too_many})
+    assert all(call.is_active() for call in under_way - {one_too_many})
     end.set()
 
 
@@ -318,9 +321,10 @@ def test_no_more_than_a_jobs_uploads_are_taken_at_a_time(serve: Serve, channel: 
 def test_undecided_push_is_answered_pending_and_then_asked_after_without_its_bytes(serve: Serve, channel: Open) -> None:
     endpoint = ScriptedEndpoint(GRADIENT, answer=lambda request: None)
     stub = ShardStub(channel(serve(endpoint, park_s=0.01)))
-    assert stub.Push(iter(upload()), metadata=KEY.metadata).HasField("pending")
+    assert next(iter(stub.Push(iter(upload()), metadata=KEY.metadata))).reply.HasField("pending")
     assert stub.Call(request(push()), metadata=KEY.metadata).HasField("pending")
-    assert stub.Push(iter(upload()), metadata=KEY.metadata).HasField("pending")  # in full again: attaches as well
+    again = stub.Push(iter(upload()), metadata=KEY.metadata)  # in full: attaches as well
+    assert next(iter(again)).reply.HasField("pending")
     endpoint.next_arrival().deliver(receipt(version=8), None)
     for _ in range(2):
         reply = wire.reply_of(stub.Call(request(push()), metadata=KEY.metadata))
@@ -348,6 +352,35 @@ def test_weights_that_were_sent_are_not_kept(serve: Serve, channel: Open) -> Non
     assert len(endpoint.arrivals) == 2
 
 
+RENEWED = replace(receipt(version=8), renewed=True)
+
+
+def test_weights_come_with_the_receipt_of_a_push_that_renews_them(serve: Serve, channel: Open) -> None:
+    endpoint = ScriptedEndpoint(GRADIENT, answer=lambda request: None)
+    stub = ShardStub(channel(serve(endpoint)))
+    call = stub.Push(iter(upload(replace(push(), renew=True))), metadata=KEY.metadata)
+    endpoint.next_arrival().deliver(RENEWED, memoryview(b"weights!"))
+    head, begin, data = call
+    assert (wire.reply_of(head.reply), begin.begin.size, data.data) == (RENEWED, 8, b"weights!")
+    repeat = wire.reply_of(stub.Call(request(push()), metadata=KEY.metadata))
+    assert repeat == replace(RENEWED, renewed=False)  # they are not kept, and the reply says so
+
+
+@pytest.mark.parametrize(("stand", "expected"), [(True, b"CHANGED!"), (False, b"weights!")])
+def test_weights_that_stand_are_sent_from_where_they_are(
+    serve: Serve, channel: Open, stand: bool, expected: bytes
+) -> None:
+    weights = bytearray(b"weights!")
+    endpoint = ScriptedEndpoint(GRADIENT, answer=lambda request: None)
+    stub = ShardStub(channel(serve(endpoint, weights_stand=stand, park_s=0.01)))
+    [frame] = stub.Pull(request(pull()), metadata=KEY.metadata)
+    assert frame.reply.HasField("pending")
+    endpoint.next_arrival().deliver(answers(pull()), memoryview(weights))
+    weights[:] = b"CHANGED!"
+    _, _, data = stub.Pull(request(pull()), metadata=KEY.metadata)
+    assert data.data == expected
+
+
 @pytest.mark.parametrize("message", [push(), Load()])
 def test_upload_that_the_shard_does_not_know_is_asked_for(serve: Serve, channel: Open, message: Push | Load) -> None:
     endpoint = ScriptedEndpoint(GRADIENT)
@@ -361,8 +394,8 @@ def test_upload_that_the_shard_does_not_know_is_asked_for(serve: Serve, channel:
 def test_answer_comes_before_the_callers_deadline(serve: Serve, channel: Open) -> None:
     endpoint = ScriptedEndpoint(GRADIENT, answer=lambda request: None)
     stub = ShardStub(channel(serve(endpoint, park_s=60.0)))
-    reply = stub.Push(iter(upload()), metadata=KEY.metadata, timeout=1.0)
-    assert reply.HasField("pending")
+    [answer] = stub.Push(iter(upload()), metadata=KEY.metadata, timeout=1.0)
+    assert answer.reply.HasField("pending")
 
 
 # ------------------------------------------------------------------ the end
@@ -371,12 +404,12 @@ def test_answer_comes_before_the_callers_deadline(serve: Serve, channel: Open) -
 def test_closing_wakes_parked_calls_and_leaves_nothing(serve: Serve, channel: Open) -> None:
     endpoint = ScriptedEndpoint(GRADIENT, answer=lambda request: None)
     server = serve(endpoint, park_s=60.0)
-    call = ShardStub(channel(server)).Push.future(iter(upload()), metadata=KEY.metadata)
+    call = ShardStub(channel(server)).Push(iter(upload()), metadata=KEY.metadata)
     endpoint.next_arrival()
     began = time.monotonic()
     server.close()
     assert time.monotonic() - began < 10
-    assert call.exception() is not None
+    assert refused(lambda: list(call))[0] is grpc.StatusCode.UNAVAILABLE
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("psgd-rpc-server")]
     host, port = server.address.rsplit(":", 1)
     with pytest.raises(ConnectionRefusedError):

@@ -2,7 +2,8 @@ import gc
 
 import numpy as np
 
-from psgd.transport.rpc.staging import Staging, copy
+from psgd.transport.payload import copy
+from psgd.transport.rpc.staging import Staging
 
 SIZE = 4096
 

@@ -455,12 +455,14 @@ class Push(_message.Message):
     PULLED_FIELD_NUMBER: _builtins.int
     FINITE_FIELD_NUMBER: _builtins.int
     ABSENT_FIELD_NUMBER: _builtins.int
+    RENEW_FIELD_NUMBER: _builtins.int
     slot: _builtins.int
     incarnation: _builtins.int
     step: _builtins.int
     tick: _builtins.int
     pulled: _builtins.int
     finite: _builtins.bool
+    renew: _builtins.bool
     @_builtins.property
     def absent(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]: ...
     def __init__(
@@ -473,10 +475,11 @@ class Push(_message.Message):
         pulled: _builtins.int = ...,
         finite: _builtins.bool = ...,
         absent: _abc.Iterable[_builtins.int] | None = ...,
+        renew: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["absent", b"absent", "finite", b"finite", "incarnation", b"incarnation", "pulled", b"pulled", "slot", b"slot", "step", b"step", "tick", b"tick"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["absent", b"absent", "finite", b"finite", "incarnation", b"incarnation", "pulled", b"pulled", "renew", b"renew", "slot", b"slot", "step", b"step", "tick", b"tick"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -494,11 +497,13 @@ class Receipt(_message.Message):
     LR_FIELD_NUMBER: _builtins.int
     GRANTED_FIELD_NUMBER: _builtins.int
     ENDED_FIELD_NUMBER: _builtins.int
+    RENEWED_FIELD_NUMBER: _builtins.int
     step: _builtins.int
     status: Global___Status.ValueType
     reason: _builtins.str
     version: _builtins.int
     lag: _builtins.int
+    renewed: _builtins.bool
     @_builtins.property
     def lr(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]: ...
     @_builtins.property
@@ -516,10 +521,11 @@ class Receipt(_message.Message):
         lr: _abc.Iterable[_builtins.float] | None = ...,
         granted: Global___Granted | None = ...,
         ended: Global___Ended | None = ...,
+        renewed: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["ended", b"ended", "following", b"following", "granted", b"granted"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["ended", b"ended", "following", b"following", "granted", b"granted", "lag", b"lag", "lr", b"lr", "reason", b"reason", "status", b"status", "step", b"step", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["ended", b"ended", "following", b"following", "granted", b"granted", "lag", b"lag", "lr", b"lr", "reason", b"reason", "renewed", b"renewed", "status", b"status", "step", b"step", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_following: _TypeAlias = _typing.Literal["granted", "ended"]  # noqa: Y015
     _WhichOneofArgType_following: _TypeAlias = _typing.Literal["following", b"following"]  # noqa: Y015

@@ -39,10 +39,10 @@ class ShardStub:
                 request_serializer=psgd_dot_v1_dot_shard__pb2.Request.SerializeToString,
                 response_deserializer=psgd_dot_v1_dot_shard__pb2.Reply.FromString,
                 _registered_method=True)
-        self.Push = channel.stream_unary(
+        self.Push = channel.stream_stream(
                 '/psgd.v1.Shard/Push',
                 request_serializer=psgd_dot_v1_dot_shard__pb2.TensorFrame.SerializeToString,
-                response_deserializer=psgd_dot_v1_dot_shard__pb2.Reply.FromString,
+                response_deserializer=psgd_dot_v1_dot_shard__pb2.TensorFrame.FromString,
                 _registered_method=True)
         self.Load = channel.stream_unary(
                 '/psgd.v1.Shard/Load',
@@ -71,7 +71,7 @@ class ShardServicer:
 
     def Call(self, request, context):
         """Any request that carries no bytes. A push or load that was streamed before is asked after here, without its bytes;
-        where the shard does not have it, the status is NOT_FOUND: stream it again.
+        where the shard does not have it, the status is NOT_FOUND: stream it again. A receipt from here never brings weights.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -79,6 +79,7 @@ class ShardServicer:
 
     def Push(self, request_iterator, context):
         """begin, data …, request: a push takes effect with that final frame, whatever breaks off before it leaves nothing.
+        The answer is as Pull's; its bytes are the weights, where the receipt says that they come along.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -120,10 +121,10 @@ def add_ShardServicer_to_server(servicer, server):
                     request_deserializer=psgd_dot_v1_dot_shard__pb2.Request.FromString,
                     response_serializer=psgd_dot_v1_dot_shard__pb2.Reply.SerializeToString,
             ),
-            'Push': grpc.stream_unary_rpc_method_handler(
+            'Push': grpc.stream_stream_rpc_method_handler(
                     servicer.Push,
                     request_deserializer=psgd_dot_v1_dot_shard__pb2.TensorFrame.FromString,
-                    response_serializer=psgd_dot_v1_dot_shard__pb2.Reply.SerializeToString,
+                    response_serializer=psgd_dot_v1_dot_shard__pb2.TensorFrame.SerializeToString,
             ),
             'Load': grpc.stream_unary_rpc_method_handler(
                     servicer.Load,
@@ -194,12 +195,12 @@ class Shard:
             wait_for_ready=None,
             timeout=None,
             metadata=None):
-        return grpc.experimental.stream_unary(
+        return grpc.experimental.stream_stream(
             request_iterator,
             target,
             '/psgd.v1.Shard/Push',
             psgd_dot_v1_dot_shard__pb2.TensorFrame.SerializeToString,
-            psgd_dot_v1_dot_shard__pb2.Reply.FromString,
+            psgd_dot_v1_dot_shard__pb2.TensorFrame.FromString,
             options,
             channel_credentials,
             insecure,

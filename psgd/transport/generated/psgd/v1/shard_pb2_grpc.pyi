@@ -38,10 +38,12 @@ class ShardStub:
     def __new__(cls, channel: _aio.Channel) -> ShardAsyncStub: ...
     Call: _grpc.UnaryUnaryMultiCallable[_shard_pb2.Request, _shard_pb2.Reply]
     """Any request that carries no bytes. A push or load that was streamed before is asked after here, without its bytes;
-    where the shard does not have it, the status is NOT_FOUND: stream it again.
+    where the shard does not have it, the status is NOT_FOUND: stream it again. A receipt from here never brings weights.
     """
-    Push: _grpc.StreamUnaryMultiCallable[_shard_pb2.TensorFrame, _shard_pb2.Reply]
-    """begin, data …, request: a push takes effect with that final frame, whatever breaks off before it leaves nothing."""
+    Push: _grpc.StreamStreamMultiCallable[_shard_pb2.TensorFrame, _shard_pb2.TensorFrame]
+    """begin, data …, request: a push takes effect with that final frame, whatever breaks off before it leaves nothing.
+    The answer is as Pull's; its bytes are the weights, where the receipt says that they come along.
+    """
     Load: _grpc.StreamUnaryMultiCallable[_shard_pb2.TensorFrame, _shard_pb2.Reply]
     """begin, data …, request."""
     Pull: _grpc.UnaryStreamMultiCallable[_shard_pb2.Request, _shard_pb2.TensorFrame]
@@ -56,10 +58,12 @@ class ShardAsyncStub(ShardStub):
     def __init__(self, channel: _aio.Channel) -> None: ...
     Call: _aio.UnaryUnaryMultiCallable[_shard_pb2.Request, _shard_pb2.Reply]  # type: ignore[assignment]
     """Any request that carries no bytes. A push or load that was streamed before is asked after here, without its bytes;
-    where the shard does not have it, the status is NOT_FOUND: stream it again.
+    where the shard does not have it, the status is NOT_FOUND: stream it again. A receipt from here never brings weights.
     """
-    Push: _aio.StreamUnaryMultiCallable[_shard_pb2.TensorFrame, _shard_pb2.Reply]  # type: ignore[assignment]
-    """begin, data …, request: a push takes effect with that final frame, whatever breaks off before it leaves nothing."""
+    Push: _aio.StreamStreamMultiCallable[_shard_pb2.TensorFrame, _shard_pb2.TensorFrame]  # type: ignore[assignment]
+    """begin, data …, request: a push takes effect with that final frame, whatever breaks off before it leaves nothing.
+    The answer is as Pull's; its bytes are the weights, where the receipt says that they come along.
+    """
     Load: _aio.StreamUnaryMultiCallable[_shard_pb2.TensorFrame, _shard_pb2.Reply]  # type: ignore[assignment]
     """begin, data …, request."""
     Pull: _aio.UnaryStreamMultiCallable[_shard_pb2.Request, _shard_pb2.TensorFrame]  # type: ignore[assignment]
@@ -77,7 +81,7 @@ class ShardServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_shard_pb2.Reply, _abc.Awaitable[_shard_pb2.Reply]]:
         """Any request that carries no bytes. A push or load that was streamed before is asked after here, without its bytes;
-        where the shard does not have it, the status is NOT_FOUND: stream it again.
+        where the shard does not have it, the status is NOT_FOUND: stream it again. A receipt from here never brings weights.
         """
 
     @_abc_1.abstractmethod
@@ -85,8 +89,10 @@ class ShardServicer(metaclass=_abc_1.ABCMeta):
         self,
         request_iterator: _MaybeAsyncIterator[_shard_pb2.TensorFrame],
         context: _ServicerContext,
-    ) -> _typing.Union[_shard_pb2.Reply, _abc.Awaitable[_shard_pb2.Reply]]:
-        """begin, data …, request: a push takes effect with that final frame, whatever breaks off before it leaves nothing."""
+    ) -> _typing.Union[_abc.Iterator[_shard_pb2.TensorFrame], _abc.AsyncIterator[_shard_pb2.TensorFrame]]:
+        """begin, data …, request: a push takes effect with that final frame, whatever breaks off before it leaves nothing.
+        The answer is as Pull's; its bytes are the weights, where the receipt says that they come along.
+        """
 
     @_abc_1.abstractmethod
     def Load(

@@ -1,0 +1,152 @@
+"""The encoded form of one shard's push."""
+
+from collections.abc import Collection
+from dataclasses import dataclass
+
+import torch
+
+from psgd.core.layout import Layout, Part, Role, Span
+from psgd.errors import PeerError
+from psgd.transport.compression.cast import Float32, copy
+from psgd.transport.compression.codec import Codec, FeedbackCodec
+from psgd.transport.compression.residual import Residual
+
+ALIGNMENT = 64
+"""Bytes; every encoded slice starts at a multiple of it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """One slice of the push.
+
+    Args:
+        tensor: index in the layout.
+        memory: its bytes in the part's pushed memory.
+        encoded: its bytes on the wire.
+        residual: its elements in the slot's residual.
+    """
+
+    tensor: int
+    memory: Span
+    encoded: Span
+    residual: Span
+
+
+class PartEncoding:
+    """How the pushed memory of one part is written on the wire.
+
+    Slices of trainable parameters go through the codec, each on its own; buffers and counters travel as they are.
+    With float32 the encoding is the pushed memory itself: where both are the same memory, nothing is copied.
+
+    Args:
+        codec: the same on both ends.
+
+    Raises:
+        ConfigurationError: if the codec can not take a slice of that size.
+    """
+
+    def __init__(self, layout: Layout, part: Part, codec: Codec) -> None:
+        self.identity = isinstance(codec, Float32)
+        """Whether encoded and pushed memory are the same bytes."""
+        self._codec = codec
+        self._feedback = codec if isinstance(codec, FeedbackCodec) else None
+        self._coded: list[Piece] = []
+        self._raw: list[Piece] = []
+        end = self._place(layout, part)
+        self.bytes = part.pushed.bytes if self.identity else end
+        """Size of the encoded push."""
+
+    def _place(self, layout: Layout, part: Part) -> int:
+        """Where the last encoded slice ends."""
+        end = 0
+        for piece in part.slices:
+            spec = layout.tensors[piece.tensor]
+            if spec.role is Role.FROZEN:
+                continue
+            coded, elements = spec.role is Role.PARAMETER, piece.stop - piece.start
+            size = self._codec.encoded_bytes(elements) if coded else elements * spec.item_bytes
+            start = piece.offset if self.identity else -(-end // ALIGNMENT) * ALIGNMENT
+            end = start + size
+            memory = Span(piece.offset, piece.offset + elements * spec.item_bytes)
+            first = (part.pushed.start + piece.offset) // 4
+            placed = Piece(piece.tensor, memory, Span(start, end), Span(first, first + elements))
+            (self._coded if coded else self._raw).append(placed)
+        return end
+
+    def encode(
+        self,
+        memory: torch.Tensor,
+        out: torch.Tensor,
+        residual: Residual | None = None,
+        absent: Collection[int] = (),
+    ) -> bool:
+        """Write a push; neither it nor the residual is changed.
+
+        Args:
+            memory: (part.pushed.bytes,) uint8: gradients, then new values of buffers and counters.
+            out: (bytes,) uint8; the gaps between slices are left as they are.
+            residual: of the slot, for a codec with error feedback; None: without feedback.
+            absent: indices, in the layout, of the parameters without a gradient; their bytes are zero. They are sent
+                as zeros, as the shard may skip them: what their residual holds must wait.
+
+        Returns:
+            Whether the gradient that the shard decodes is finite. Buffers are not judged.
+        """
+        finite = True
+        for piece in self._coded:
+            values, encoded = _floats(memory, piece), _cut(out, piece.encoded)
+            if self._feedback is None or residual is None or piece.tensor in absent:
+                finite &= self._codec.encode(values, encoded)
+            else:
+                finite &= self._feedback.encode(values, encoded, _elements(residual, piece))
+        for piece in self._raw:
+            copy(_cut(memory, piece.memory), _cut(out, piece.encoded))
+        return finite
+
+    def carry(
+        self, memory: torch.Tensor, encoded: torch.Tensor, residual: Residual, absent: Collection[int] = ()
+    ) -> None:
+        """The shard has accepted the push: leave in the residual what it did not hold.
+
+        To be called once, and only then: the residual of a push that is refused stays as it was.
+
+        Args:
+            memory, encoded, absent: as they were given to `encode`, unchanged.
+        """
+        if self._feedback is None:
+            return
+        for piece in self._coded:
+            if piece.tensor not in absent:
+                values, sent = _floats(memory, piece), _cut(encoded, piece.encoded)
+                self._feedback.carry(values, sent, _elements(residual, piece))
+
+    def decode(self, encoded: torch.Tensor, memory: torch.Tensor) -> None:
+        """Read a push.
+
+        Args:
+            encoded: (bytes,) uint8, from a peer.
+            memory: (part.pushed.bytes,) uint8; the padding is left as it is.
+
+        Raises:
+            PeerError: if the codec writes no such bytes; then ``memory`` is not to be used.
+        """
+        if encoded.numel() != self.bytes:
+            raise PeerError(f"a push encoded as {self._codec.name} has {self.bytes} bytes here, got {encoded.numel()}")
+        for piece in self._coded:
+            self._codec.decode(_cut(encoded, piece.encoded), _floats(memory, piece))
+        for piece in self._raw:
+            copy(_cut(encoded, piece.encoded), _cut(memory, piece.memory))
+
+
+def _cut(memory: torch.Tensor, span: Span) -> torch.Tensor:
+    return memory[span.start : span.stop]
+
+
+def _floats(memory: torch.Tensor, piece: Piece) -> torch.Tensor:
+    """The slice's values, (elements,) float32."""
+    return _cut(memory, piece.memory).view(torch.float32)
+
+
+def _elements(residual: Residual, piece: Piece) -> torch.Tensor:
+    """The slice's residual, (elements,) float32."""
+    return _cut(residual.values, piece.residual)

@@ -1,0 +1,152 @@
+"""Which plane goes where: a shard opens its doors, a worker takes the best one that is open to it."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import torch
+
+from psgd.config import Job
+from psgd.core.ids import Slot
+from psgd.core.layout import Part
+from psgd.errors import LostError, ResourceError
+from psgd.transport.attachment import Attachment, attach
+from psgd.transport.base import Connection, Endpoint
+from psgd.transport.flat import allocate
+from psgd.transport.rpc import JobKey, RpcConnection, RpcServer
+from psgd.transport.shm import Overlay, Segment, SegmentPool, ShmConnection, ShmServer
+from psgd.transport.shm.segment import PAGE
+
+
+@dataclass(frozen=True, slots=True)
+class ShardAddress:
+    """Where a shard is to be reached.
+
+    Args:
+        rpc: ``host:port``, from everywhere.
+        doorbell: the name of its doorbell, for those on its host; None: there is none.
+        notice: why there is none, if there should be.
+    """
+
+    rpc: str
+    doorbell: str | None
+    notice: str | None = None
+
+
+class ShardDoors:
+    """A shard's memory, and its servers on the planes that its job uses.
+
+    Args:
+        part: what the shard holds.
+        key: what everybody has to show.
+        host: the address to listen on.
+
+    Raises:
+        ResourceError: if plane shm is wanted and there is too little memory for it.
+    """
+
+    def __init__(self, job: Job, part: Part, key: JobKey, host: str) -> None:
+        self._job = job
+        self._key = key
+        self._host = host
+        self._weights: tuple[Segment, int] | None = None
+        self._notice: str | None = None
+        shared = job.plane != "rpc" and job.rules.mode.weights_stand
+        self.memory = self._share(part) if shared else allocate(part.bytes)
+        """(part.bytes,) uint8, for the shard's weights."""
+
+    def _share(self, part: Part) -> torch.Tensor:
+        """Memory that workers may map: each of its pages is one of theirs, so it begins as far behind one's start."""
+        offset = part.pushed.start % PAGE
+        try:
+            segment = Segment.create(offset + part.bytes)
+        except ResourceError as error:
+            if self._job.plane == "shm":
+                raise
+            self._notice = f"the shard is served by rpc alone: {error}"
+            return allocate(part.bytes)
+        memory = segment.memory[offset:]
+        segment.seal_against_writers()
+        self._weights = segment, offset
+        return memory
+
+    def open(self, endpoint: Endpoint) -> ShardAddress:
+        """Serve the shard."""
+        rules = self._job.rules
+        self._rpc = RpcServer(
+            endpoint,
+            key=self._key,
+            host=self._host,
+            slots=rules.slots,
+            weights_stand=rules.mode.weights_stand,
+            peers=rules.shards - 1,
+        )
+        if self._job.plane == "rpc" or self._notice is not None:
+            return ShardAddress(self._rpc.address, None, self._notice)
+        self._shm = ShmServer(endpoint, key=self._key, slots=rules.slots, weights=self._weights)
+        return ShardAddress(self._rpc.address, self._shm.name)
+
+
+def connect_by_rpc(addresses: Sequence[ShardAddress], key: JobKey) -> list[RpcConnection]:
+    """A way to every shard, indexed by shard, for who asks seldom."""
+    return [RpcConnection(address.rpc, shard=k, key=key) for k, address in enumerate(addresses)]
+
+
+def reach(
+    addresses: Sequence[ShardAddress], job: Job, key: JobKey, slots: Iterable[Slot]
+) -> tuple[Attachment, list[str]]:
+    """Attach a worker to all shards: by shared memory to those on its host, by rpc to the others.
+
+    Args:
+        addresses: indexed by shard.
+        slots: that the worker runs.
+
+    Returns:
+        The attachment, and what the user should know about it.
+
+    Raises:
+        ResourceError: if plane shm is wanted, but a shard is on another host or there is too little memory.
+    """
+    slots = tuple(slots)
+    if job.plane == "rpc":
+        return attach(connect_by_rpc(addresses, key), job.layout, slots), []
+    pool = SegmentPool()
+    connections: list[Connection] = []
+    try:
+        connections += [_connect(k, address, job, key, pool) for k, address in enumerate(addresses)]
+        near = [connection for connection in connections if isinstance(connection, ShmConnection)]
+        if not near:
+            return attach(connections, job.layout, slots), []
+        gradients = {slot: pool.allocate(job.layout.pushed_bytes) for slot in slots}
+        weights = _weights(connections, job, pool)
+    except ResourceError as error:
+        for connection in connections:
+            connection.close()
+        if job.plane == "shm":
+            raise
+        notice = f"a worker uses rpc, though shards are on its host: {error}"
+        return attach(connect_by_rpc(addresses, key), job.layout, slots), [notice]
+    return Attachment(connections, weights, gradients), []
+
+
+def _connect(shard: int, address: ShardAddress, job: Job, key: JobKey, pool: SegmentPool) -> Connection:
+    """The doorbell, if it is on this host; that it can be rung proves it."""
+    reason = "it has no doorbell"
+    if address.doorbell is not None:
+        try:
+            return ShmConnection(address.doorbell, shard=shard, key=key, pool=pool)
+        except LostError as error:
+            reason = str(error)
+    if job.plane == "shm":
+        raise ResourceError(f"plane shm wants every worker on the host of every shard: {reason}; use plane auto")
+    return RpcConnection(address.rpc, shard=shard, key=key)
+
+
+def _weights(connections: Sequence[Connection], job: Job, pool: SegmentPool) -> torch.Tensor:
+    """The flat space: the shards' own memory where that stands still, else some that they copy to."""
+    if not job.rules.mode.weights_stand:
+        return pool.allocate(job.layout.bytes)
+    overlay = Overlay(job.layout.bytes)
+    for connection, part in zip(connections, job.parts(), strict=True):
+        if isinstance(connection, ShmConnection):
+            connection.lay_weights(overlay, part.pushed.start)
+    return overlay.memory

@@ -1,0 +1,8 @@
+"""The plane within a host: tensors in shared memory, requests over a Unix socket."""
+
+from psgd.transport.shm.client import ShmConnection
+from psgd.transport.shm.overlay import Overlay
+from psgd.transport.shm.segment import Segment, SegmentPool
+from psgd.transport.shm.server import ShmServer
+
+__all__ = ["Overlay", "Segment", "SegmentPool", "ShmConnection", "ShmServer"]

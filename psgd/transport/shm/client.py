@@ -1,0 +1,244 @@
+"""A party's way to a shard on its own host."""
+
+import logging
+import secrets
+import socket
+import threading
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from itertools import count
+
+from psgd.core.messages import Load, Pull, Push, Read, Refused, Reply, Request
+from psgd.errors import LostError, PeerError, ResourceError
+from psgd.transport import wire
+from psgd.transport.base import Deliver
+from psgd.transport.generated.psgd.v1 import doorbell_pb2
+from psgd.transport.payload import as_bytes, copy, scatter, total_bytes, wrong_size
+from psgd.transport.rpc.auth import JobKey
+from psgd.transport.shm.offer import Offer, Offers
+from psgd.transport.shm.overlay import Overlay
+from psgd.transport.shm.packets import Receiver, close_all, new_socket, path_of, send
+from psgd.transport.shm.segment import Segment, SegmentPool
+from psgd.transport.shm.weights import StandingWeights
+
+_log = logging.getLogger(__name__)
+
+_GREETED_WITHIN_S = 10.0
+
+
+@dataclass(slots=True, eq=False)
+class _Call:
+    """A request that waits for its reply.
+
+    Args:
+        into: where the caller wants the bytes.
+        lent: where the shard puts them, if that is somewhere else.
+        in_place: the caller reads the weights where they are.
+    """
+
+    deliver: Deliver
+    into: Sequence[memoryview]
+    lent: Segment | None = None
+    in_place: bool = False
+
+
+class ShmConnection:
+    """A connection to a shard on the same host, see `psgd.transport.base.Connection`.
+
+    What lies in the pool's segments, the shard reads and writes there; for all else memory is lent to it, and copied.
+
+    Args:
+        name: of the shard's doorbell.
+        shard: its number, for what is said about it.
+        key: the job's.
+        pool: this process' segments.
+
+    Raises:
+        LostError: if there is no such doorbell on this host, or it does not let this party in.
+    """
+
+    def __init__(self, name: str, *, shard: int, key: JobKey, pool: SegmentPool) -> None:
+        self._name = f"shard {shard} at unix:@{name}"
+        self._offers = Offers(pool)
+        self._caller = secrets.randbits(64)
+        self._sequence = count()
+        self._lock = threading.Lock()
+        self._under_way: dict[int, _Call] = {}
+        self._ended: str | None = None
+        self._socket = new_socket()
+        self._receiver = Receiver(self._socket)
+        try:
+            self._welcome, self._weights = self._enter(name, key)
+        except (OSError, PeerError) as error:
+            self._socket.close()
+            raise LostError(f"{self._name} can not be reached: {error}") from error
+        self._thread = threading.Thread(target=self._listen, name=f"psgd-shm-{shard}", daemon=True)
+        self._thread.start()
+
+    def lay_weights(self, overlay: Overlay, start: int) -> None:
+        """Where the mode lets it, show the shard's weights in an overlay: pulls into that place take no copy then.
+
+        Args:
+            start: byte of the overlay at which the shard's pushed part belongs.
+
+        Raises:
+            ResourceError: if the kernel refuses.
+        """
+        if self._weights is not None:
+            self._weights.lay_over(overlay, start)
+
+    def submit(
+        self,
+        request: Request,
+        deliver: Deliver,
+        payload: memoryview | None = None,
+        into: Sequence[memoryview] = (),
+    ) -> None:
+        """Ring; see `psgd.transport.base.Connection`.
+
+        Raises:
+            InternalError: if a number of the request can not be sent, or it is a message among shards.
+        """
+        content = as_bytes(payload)
+        sequence = next(self._sequence)
+        message = wire.request_message(wire.OperationId(self._caller, sequence), request)
+        if content.nbytes and not isinstance(request, Push | Load):
+            deliver(self._refused(wrong_size(type(request), content.nbytes, 0)), None)
+            return
+        with self._lock:
+            reason = self._ended
+            if reason is None:
+                call = self._under_way[sequence] = _Call(deliver, into)
+                try:
+                    offer = Offer(message, self._offers)
+                    self._offer_payload(offer, content)
+                    self._offer_room(offer, call, self._reply_bytes(request))
+                    send(self._socket, doorbell_pb2.Ring(submit=offer.submit), offer.descriptors)
+                except (OSError, ResourceError) as error:
+                    del self._under_way[sequence]
+                    reason = f"the request could not be sent: {error}"
+        if reason is not None:
+            deliver(self._refused(reason), None)
+
+    def close(self) -> None:
+        """Refuse what is under way, and wait for it unless called from within a delivery."""
+        self._end("the connection was closed")
+        if threading.current_thread() is not self._thread:
+            self._thread.join()
+
+    # ------------------------------------------------------------------ out
+
+    def _enter(self, name: str, key: JobKey) -> tuple[doorbell_pb2.Welcome, StandingWeights | None]:
+        """Show the token.
+
+        Raises:
+            PeerError: if the shard does not let this party in.
+        """
+        self._socket.settimeout(_GREETED_WITHIN_S)
+        self._socket.connect(path_of(name))
+        send(self._socket, doorbell_pb2.Ring(hello=doorbell_pb2.Hello(token=key.token, job=key.job)))
+        received = self._receiver.receive(doorbell_pb2.Chime)
+        self._socket.settimeout(None)
+        if received is None:
+            raise PeerError("it closed the connection")
+        chime, descriptors = received
+        if chime.WhichOneof("chime") != "welcome":
+            close_all(descriptors)
+            raise PeerError(chime.farewell or "it did not say welcome")
+        weights = StandingWeights(descriptors.pop(0), chime.welcome) if descriptors else None
+        close_all(descriptors)
+        return chime.welcome, weights
+
+    def _offer_payload(self, offer: Offer, content: memoryview) -> None:
+        if not content.nbytes:
+            return
+        region = offer.locate(content)
+        if region is None:
+            segment = Segment.create(content.nbytes)
+            copy(segment.view, content)
+            region = offer.lend(segment)
+        offer.submit.payload.CopyFrom(region)
+
+    def _offer_room(self, offer: Offer, call: _Call, expected: int) -> None:
+        """Say where the bytes of the reply go."""
+        if not expected:
+            return
+        if self._weights is not None and call.into and self._weights.are_at(call.into[0]):
+            call.in_place = offer.submit.in_place = True
+            return
+        wanted = [as_bytes(piece) for piece in call.into if piece.nbytes]
+        regions = [region for region in map(offer.locate, wanted) if region is not None]
+        if not regions or len(regions) < len(wanted):
+            call.lent = Segment.create(total_bytes(wanted) if call.into else expected)
+            regions = [offer.lend(call.lent)]
+        offer.submit.into.extend(regions)
+
+    def _reply_bytes(self, request: Request) -> int:
+        match request:
+            case Pull(whole=True) | Read():
+                return self._welcome.total_bytes
+            case Pull() | Push(renew=True):
+                return self._welcome.pushed_bytes
+            case _:
+                return 0
+
+    # ------------------------------------------------------------------ in, on a thread of the connection
+
+    def _listen(self) -> None:
+        reason = "it closed the connection"
+        try:
+            while (received := self._receiver.receive(doorbell_pb2.Chime)) is not None:
+                chime, descriptors = received
+                close_all(descriptors)
+                if chime.WhichOneof("chime") != "delivered":
+                    reason = chime.farewell or reason
+                    break
+                self._take(chime.delivered)
+        except (OSError, PeerError) as error:
+            reason = str(error)
+        finally:
+            self._end(reason)
+            self._socket.close()
+            if self._weights is not None:
+                self._weights.close()
+
+    def _take(self, delivered: doorbell_pb2.Delivered) -> None:
+        reply = wire.reply_of(delivered.reply)
+        with self._lock:  # while bytes land, so that none does after close()
+            call = self._under_way.pop(delivered.sequence, None)
+            payload = None if call is None else self._landed(call, delivered.size)
+        if call is not None:
+            self._deliver(call, reply, payload)
+
+    def _landed(self, call: _Call, size: int) -> memoryview | None:
+        """The bytes of a reply lie where the caller wants them, or are returned."""
+        if not size:
+            return None
+        if call.in_place and self._weights is not None:
+            self._weights.complete(as_bytes(call.into[0]), as_bytes(call.into[1]) if len(call.into) > 1 else None)
+        elif call.lent is not None:
+            if not call.into:
+                return call.lent.view[:size]
+            scatter(call.lent.view, call.into)
+        return None
+
+    def _deliver(self, call: _Call, reply: Reply, payload: memoryview | None) -> None:
+        try:
+            call.deliver(reply, payload)
+        except Exception:
+            _log.exception("%s: whoever waited for %s could not take it", self._name, type(reply).__name__)
+
+    def _end(self, reason: str) -> None:
+        """Refuse what is under way, and everything from here on; the first reason is the one that counts."""
+        with self._lock:
+            self._ended = self._ended or reason
+            given_up, self._under_way = self._under_way, {}
+            if self._socket.fileno() >= 0:
+                with suppress(OSError):  # the other side was quicker
+                    self._socket.shutdown(socket.SHUT_RDWR)
+        for call in given_up.values():
+            self._deliver(call, self._refused(self._ended), None)
+
+    def _refused(self, reason: str) -> Refused:
+        return Refused(f"{self._name}: {reason}")

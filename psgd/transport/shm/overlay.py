@@ -1,0 +1,75 @@
+"""An overlay: private memory with spans of others' segments laid over it."""
+
+import ctypes
+import mmap
+
+import numpy as np
+import torch
+
+from psgd.errors import ResourceError
+from psgd.transport.shm.segment import PAGE
+
+_MAP_FIXED = 0x10  # linux/mman.h; Python's mmap can not choose an address
+_FAILED = ctypes.c_void_p(-1).value
+
+
+class Overlay:
+    """Contiguous private memory, in which some spans show other segments as they are now.
+
+    What is written to such a span stays in this process, and hides what its owner writes to that page from then on.
+
+    Args:
+        size: bytes.
+    """
+
+    def __init__(self, size: int) -> None:
+        self._mapped = mmap.mmap(-1, max(size, 1), flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+        bytes_ = np.frombuffer(self._mapped, np.uint8)[:size]
+        self._address = bytes_.ctypes.data
+        self.memory = torch.from_numpy(bytes_)
+        """(size,) uint8."""
+
+    def lay(self, descriptor: int, offset: int, start: int, stop: int) -> tuple[int, int]:
+        """Show a segment's bytes from ``offset`` on at ``start`` to ``stop``, as far as these are whole pages.
+
+        Args:
+            offset: lies as far behind a page's beginning as ``start`` does.
+
+        Returns:
+            The span that shows the segment; the bytes before and behind it are still this process' own.
+
+        Raises:
+            ResourceError: if the kernel refuses.
+        """
+        first, last = -(-start // PAGE) * PAGE, stop // PAGE * PAGE
+        if first >= last:
+            return start, start
+        at = offset + first - start
+        place = _mmap(
+            self._address + first,
+            last - first,
+            mmap.PROT_READ | mmap.PROT_WRITE,
+            mmap.MAP_PRIVATE | _MAP_FIXED,
+            descriptor,
+            at,
+        )
+        if place != self._address + first:
+            raise ResourceError(f"the shard's weights can not be mapped: errno {ctypes.get_errno()}")
+        return first, last
+
+
+def _bind() -> "ctypes._NamedFuncPointer":
+    function = ctypes.CDLL(None, use_errno=True).mmap
+    function.restype = ctypes.c_void_p
+    function.argtypes = [
+        ctypes.c_void_p,
+        ctypes.c_size_t,
+        ctypes.c_int,
+        ctypes.c_int,
+        ctypes.c_int,
+        ctypes.c_long,
+    ]
+    return function
+
+
+_mmap = _bind()

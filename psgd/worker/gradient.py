@@ -1,0 +1,84 @@
+"""What a slot pushes: gradients move in while backward runs, and are looked at on their way."""
+
+import torch
+
+from psgd.core.layout import Layout, Role
+from psgd.transport.flat import views
+
+CHUNK = 2**18
+"""Elements that are copied and added up together: their bytes are still in the core's cache for the second."""
+
+
+class SlotGradient:
+    """One slot's gradient and new buffers, in memory that its planes can carry.
+
+    Args:
+        memory: (layout.pushed_bytes,) uint8, zeroed, on the host.
+        layout: what the shards hold.
+    """
+
+    def __init__(self, memory: torch.Tensor, layout: Layout) -> None:
+        self.memory = memory
+        roles = {spec.name: spec.role for spec in layout.tensors}
+        # `.data`: a version counter for each, as views of one memory share theirs.
+        self._targets = {name: view.data for name, view in views(memory, layout, pushed_only=True).items()}
+        self._parameters = [name for name in self._targets if roles[name] is Role.PARAMETER]
+        self._buffers = [name for name in self._targets if roles[name] is Role.BUFFER]
+        self._sums: dict[str, tuple[int, list[torch.Tensor]]] = {}
+
+    def keep(self, name: str, value: torch.Tensor) -> torch.Tensor:
+        """Let the value lie here.
+
+        Args:
+            value: of a gradient or buffer; copied unless it is the view that an earlier call returned.
+
+        Returns:
+            The view of it here, which stays the same one for ever.
+        """
+        target = self._targets[name]
+        if value is not target:
+            self._sums[name] = _copy(target, value)
+        return target
+
+    def zero(self, name: str) -> None:
+        """There is no gradient."""
+        self._targets[name].zero_()
+        self._sums.pop(name, None)
+
+    def is_finite(self, pulled: dict[str, torch.Tensor]) -> bool:
+        """Whether no value is NaN or Inf; a buffer's may be where it was when pulled, such as an attention mask.
+
+        Args:
+            pulled: buffers by name.
+        """
+        sums = [part for name in (*self._parameters, *self._buffers) for part in self._sums_of(name)]
+        if not sums or torch.stack(sums).isfinite().all():
+            return True
+        return not any(self._is_spoilt(name, pulled) for name in (*self._parameters, *self._buffers))
+
+    def _sums_of(self, name: str) -> list[torch.Tensor]:
+        """Sums of the value as it is now; added up again if it was changed since it was copied."""
+        target = self._targets[name]
+        version, sums = self._sums.get(name, (-1, []))
+        if version != target._version:
+            sums = [part.sum() for part in target.view(-1).split(CHUNK)]
+        return sums
+
+    def _is_spoilt(self, name: str, pulled: dict[str, torch.Tensor]) -> bool:
+        unsound = ~torch.isfinite(self._targets[name])
+        return bool((unsound & pulled[name].isfinite() if name in pulled else unsound).any())
+
+
+def _copy(target: torch.Tensor, value: torch.Tensor) -> tuple[int, list[torch.Tensor]]:
+    """Copy, and add up what was copied: where a value is NaN or Inf, so is a sum.
+
+    Returns:
+        The target's version after it, and the sums.
+    """
+    if value.is_contiguous() and target.numel() > CHUNK:
+        sums = []
+        for here, there in zip(target.view(-1).split(CHUNK), value.view(-1).split(CHUNK), strict=True):
+            sums.append(here.copy_(there).sum())
+        return target._version, sums
+    target.copy_(value)
+    return target._version, [target.sum()]
