@@ -169,3 +169,8 @@ class Job:
     def parts(self) -> tuple[Part, ...]:
         """What each shard holds, indexed by shard."""
         return partition(self.layout, self.rules.shards, self.whole)
+
+    def lanes(self, shard: int, count: int) -> tuple[Part, ...]:
+        """The parts that ``count`` threads of a shard share its own part in."""
+        finer = partition(self.layout, self.rules.shards * count, self.whole)
+        return finer[shard * count : (shard + 1) * count]

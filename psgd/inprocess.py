@@ -102,7 +102,7 @@ class _Process:
             ParameterShard(
                 job.rules,
                 Shard(k),
-                ShardState(job.layout, part, job.optimizer, job.schedule, job.whole, allocate(part.bytes)),
+                ShardState.of(job, Shard(k), allocate(part.bytes), cores=1),
                 MemoryPeerLink(endpoints),
                 self._reached,
                 time.monotonic,

@@ -130,7 +130,7 @@ class Parties:
         parts = job.parts()
         endpoints: dict[int, Endpoint] = {}
         for k, part in enumerate(parts):
-            state = ShardState(job.layout, part, job.optimizer, job.schedule, job.whole, allocate(part.bytes))
+            state = ShardState.of(job, Shard(k), allocate(part.bytes), cores=1)
             peers = MemoryPeerLink(endpoints)
             endpoints[k] = ParameterShard(job.rules, Shard(k), state, peers, self._reached, lambda: 0.0)
         self.connections = [MemoryConnection(endpoints[k]) for k in range(len(parts))]

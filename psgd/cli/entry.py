@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from types import FrameType
 from typing import Any, NoReturn
 
+from psgd.cli.bench_config import PlaneConfig, ScaleConfig, StepConfig, ThroughputConfig
 from psgd.cli.options import OneLineParser, parse
 from psgd.cli.train_config import TrainConfig
 from psgd.errors import ConfigurationError, PsgdError
@@ -31,7 +32,29 @@ class Command:
     module: str
 
 
-COMMANDS = {"train": Command("train a model on workers and parameter-server shards", TrainConfig, "psgd.cli.train")}
+@dataclass(frozen=True, slots=True)
+class Group:
+    """Commands that belong together, behind a word of their own.
+
+    Args:
+        help: one line.
+        commands: by name.
+    """
+
+    help: str
+    commands: Mapping[str, Command]
+
+
+BENCH = {
+    "step": Command("a synthetic step of psgd, its peers and the machine's floor", StepConfig, "psgd.cli.bench"),
+    "train": Command("real training beside independent single processes", ThroughputConfig, "psgd.cli.bench"),
+    "plane": Command("bytes through one connection, beside grpcio and a socket", PlaneConfig, "psgd.cli.bench"),
+    "scale": Command("step time and shard memory as workers, shards and params grow", ScaleConfig, "psgd.cli.bench"),
+}
+COMMANDS: Mapping[str, Command | Group] = {
+    "train": Command("train a model on workers and parameter-server shards", TrainConfig, "psgd.cli.train"),
+    "bench": Group("measure psgd: step, train, plane or scale", BENCH),
+}
 
 FAILED, REFUSED = 1, 2
 INTERRUPTED, TERMINATED = 128 + signal.SIGINT, 128 + signal.SIGTERM
@@ -66,26 +89,36 @@ def main(argv: Sequence[str] | None = None, environment: Mapping[str, str] = os.
 
 
 def _run(argv: Sequence[str], environment: Mapping[str, str]) -> None:
-    name = _parser().parse_args(argv[:1]).command
-    if name is None:
-        raise ConfigurationError(f"COMMAND must be one of {', '.join(COMMANDS)}, got none; see psgd --help")
-    command = COMMANDS[name]
-    config = parse(command.config, f"psgd {name}", argv[1:], environment)
+    prog, command, rest = _choose("psgd", COMMANDS, argv)
+    config = parse(command.config, prog, rest, environment)
     importlib.import_module(command.module).run(config)
 
 
-def _parser() -> argparse.ArgumentParser:
+def _choose(
+    prog: str, commands: Mapping[str, Command | Group], argv: Sequence[str]
+) -> tuple[str, Command, Sequence[str]]:
+    """The command, what it is called, and the words behind it."""
+    name = _parser(prog, commands).parse_args(argv[:1]).command
+    if name is None:
+        raise ConfigurationError(f"COMMAND must be one of {', '.join(commands)}, got none; see {prog} --help")
+    chosen = commands[name]
+    if isinstance(chosen, Group):
+        return _choose(f"{prog} {name}", chosen.commands, argv[1:])
+    return f"{prog} {name}", chosen, argv[1:]
+
+
+def _parser(prog: str, commands: Mapping[str, Command | Group]) -> argparse.ArgumentParser:
+    listed = "\n".join(f"  {name:<{max(map(len, commands))}}  {command.help}" for name, command in commands.items())
     parser = OneLineParser(
-        prog="psgd",
+        prog=prog,
         description="Train PyTorch models synchronously or asynchronously on parameter-server shards.",
-        epilog="psgd COMMAND --help says what a command takes.",
-        usage="psgd [-h] [--version] COMMAND ...",
+        epilog=f"commands:\n{listed}\n\n{prog} COMMAND --help says what a command takes.",
+        usage=f"{prog} [-h] [--version] COMMAND ...",
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
     parser.add_argument("--version", action="version", version=f"psgd {versions()['psgd']}")
-    commands = "\n".join(f"{name}: {command.help}" for name, command in COMMANDS.items())
-    parser.add_argument("command", metavar="COMMAND", nargs="?", choices=COMMANDS, help=commands)
+    parser.add_argument("command", metavar="COMMAND", nargs="?", choices=commands, help=argparse.SUPPRESS)
     return parser
 
 

@@ -117,7 +117,8 @@ def _argument(field: "dataclasses.Field[Any]", hint: Any) -> dict[str, Any]:
     if hint is bool:
         return {"action": argparse.BooleanOptionalAction, "help": text}
     if field.default not in (None, (), dataclasses.MISSING):
-        text += f" (default: {field.default})"
+        default = ",".join(field.default) if isinstance(field.default, tuple) else field.default
+        text += f" (default: {default})"
     metavar = field.metadata["metavar"] or _metavar(hint)
     return {
         "action": "append" if _is_many(hint) else "store",
@@ -165,7 +166,8 @@ def _convert(name: str, hint: Any, value: Any) -> Any:
     if typing.get_origin(hint) is Literal:
         if value not in typing.get_args(hint):
             *others, last = typing.get_args(hint)
-            raise ConfigurationError(f"{name} must be {', '.join(others)} or {last}, got {value!r}")
+            known = f"{', '.join(others)} or {last}" if others else last
+            raise ConfigurationError(f"{name} must be {known}, got {value!r}")
         return value
     words, reader = READERS[typing.get_origin(hint) or hint]
     try:

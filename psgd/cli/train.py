@@ -1,15 +1,13 @@
 """``psgd train``: options in, a run, figures out."""
 
 import dataclasses
-import json
-import math
 import re
 import sys
-from collections.abc import Mapping
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
+from psgd.cli.figures import print_figures
 from psgd.cli.train_config import EPOCHS, TrainConfig
 from psgd.config import Placement, Straggler
 from psgd.data.datasets import ArrayDataset, Split, load
@@ -34,10 +32,10 @@ def run(config: TrainConfig) -> None:
     trainer = build_trainer(config)
     plan = trainer.plan()
     if config.dry_run:
-        _print(describe_plan(plan), config.json)
+        print_figures(describe_plan(plan), config.json)
         return
     try:
-        _print(trainer.run(plan).figures, config.json)
+        print_figures(trainer.run(plan).figures, config.json)
     finally:
         if plan.out is not None and plan.out.exists():  # also what an interrupted run has logged
             print(f"psgd: the run is in {plan.out}", file=sys.stderr)
@@ -134,36 +132,6 @@ def describe_plan(plan: Plan) -> dict[str, Any]:
         "parameters": sum(spec.elements for spec in job.layout.tensors),
         "layout": plan.settings["layout"],
         "bytes_a_shard": [part.bytes for part in job.parts()],
-        "plane": plan.plane,
+        "plane": job.plane,
         "out": None if plan.out is None else str(plan.out),
     }
-
-
-def _print(figures: Mapping[str, Any], as_json: bool) -> None:
-    """One line of JSON, or a table."""
-    if as_json:
-        print(json.dumps(_without_nan(figures), allow_nan=False), flush=True)
-        return
-    rows = {name: _in_words(value) for name, value in figures.items() if value is not None}
-    width = max(map(len, rows))
-    for name, value in rows.items():
-        print(f"{name:<{width}}  {value}")
-
-
-def _without_nan(value: Any) -> Any:
-    """JSON has no NaN and no infinity: a run that diverged says null."""
-    if isinstance(value, Mapping):
-        return {key: _without_nan(item) for key, item in value.items()}
-    return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def _in_words(value: Any) -> str:
-    match value:
-        case float():
-            return f"{value:,.4f}"
-        case {"mean": mean, "max": most}:
-            return f"mean {mean:.2f}, max {most}"
-        case list():
-            return ", ".join(f"{item:,}" for item in value)
-        case _:
-            return str(value)

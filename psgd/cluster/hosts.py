@@ -1,5 +1,6 @@
 """What runs inside shard, worker and evaluator actors: plain classes, made actors only where they are launched."""
 
+import os
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -72,7 +73,7 @@ class ShardHost:
         torch.set_num_threads(job.training.threads)
         part = job.parts()[shard]
         self._doors = ShardDoors(job, part, self._key, self._listen_on())
-        state = ShardState(job.layout, part, job.optimizer, job.schedule, job.whole, self._doors.memory)
+        state = ShardState.of(job, shard, self._doors.memory, len(os.sched_getaffinity(0)))
         self._queue = ThreadedQueue(ParameterShard(job.rules, shard, state, self._peers, self._reached, time.monotonic))
         return self._doors.open(self._queue)
 

@@ -42,7 +42,8 @@ from psgd.core.messages import (
 from psgd.core.modes import Rules
 from psgd.core.protocol import ShardProtocol
 from psgd.errors import InternalError
-from psgd.shard.state import Gradient, ShardState
+from psgd.shard.lane import Gradient
+from psgd.shard.state import ShardState
 from psgd.transport.base import Deliver, PeerLink
 from psgd.transport.flat import allocate, as_memory, view_bytes
 from psgd.transport.payload import expected_bytes, wrong_size

@@ -1,88 +1,79 @@
-"""A shard's weights and optimizer state: a real ``torch.optim.Optimizer`` over slices of one flat memory."""
+"""A shard's weights and optimizer state: real ``torch.optim`` optimizers over slices of one flat memory."""
 
-import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import torch
 
-from psgd.config import OptimizerFactory, ScheduleFactory
-from psgd.core.layout import Layout, Part, Role, Slice
-from psgd.training.optimizers import use_fused
-from psgd.transport.flat import view
+from psgd.config import Job, OptimizerFactory, ScheduleFactory
+from psgd.core.ids import Shard
+from psgd.core.layout import Layout, Part, Span
+from psgd.core.modes import Sync
+from psgd.shard.lane import Gradient, Lane
 
-
-@dataclass(frozen=True, slots=True)
-class Gradient:
-    """A slot's staged push.
-
-    Args:
-        memory: (part.pushed.bytes,) uint8: gradients, then new values of buffers and counters.
-        absent: indices, in the layout, of the parameters without a gradient; their bytes are zero.
-    """
-
-    memory: torch.Tensor
-    absent: frozenset[int]
+LANE_BYTES = 4 * 2**20
+MOST_LANES = 8
+"""More would wait for memory, not for cores."""
 
 
 class ShardState:
-    """The tensors of one part, and the update.
+    """The tensors of one shard, and the update.
+
+    Lanes are to a shard what shards are to a job: parts that follow one another, each with an optimizer of its own.
+    Their number changes no bit.
 
     Args:
-        optimizer: called with (name, slice) pairs of the trainable slices.
+        lanes: the parts that the shard's part is cut into, one a thread.
+        optimizer: called by each lane with (name, slice) pairs of its trainable slices.
         schedule: called with that optimizer.
         whole: slices are whole tensors and keep their shape; otherwise they are flat.
-        memory: (part.bytes,) uint8, zeroed, for the weights.
+        memory: zeroed, (bytes of all lanes,) uint8: the pushed part, then the frozen one.
     """
 
     def __init__(
         self,
         layout: Layout,
-        part: Part,
+        lanes: Sequence[Part],
         optimizer: OptimizerFactory,
         schedule: ScheduleFactory | None,
         whole: bool,
         memory: torch.Tensor,
     ) -> None:
         self.memory = memory
-        """(part.bytes,) uint8: the pushed part, then the frozen one."""
-        self.pushed_bytes = part.pushed.bytes
-        self._floating = min(max(layout.floating_bytes - part.pushed.start, 0), part.pushed.bytes)
-        self._mean = torch.empty(self._floating // 4, dtype=torch.float32)
-        self._parameters: list[tuple[Slice, torch.nn.Parameter]] = []
-        self._buffers: list[tuple[Slice, torch.Tensor]] = []
-        self._counters: list[tuple[Slice, torch.Tensor]] = []
-        self._place(layout, part, whole)
-        self._named = [(layout.tensors[piece.tensor].name, parameter) for piece, parameter in self._parameters]
-        self._make_optimizer = optimizer
-        self._make_schedule = schedule
-        self._optimizer: torch.optim.Optimizer | None = None
-        self._schedule: torch.optim.lr_scheduler.LRScheduler | None = None
-        self._ticks = 0
+        """The pushed part, then the frozen one."""
+        start = lanes[0].pushed.start
+        self.pushed_bytes = lanes[-1].pushed.stop - start
+        self._spans = [Span(lane.pushed.start - start, lane.pushed.stop - start) for lane in lanes]
+        self._lanes = [
+            Lane(layout, lane, optimizer, schedule, whole, _cut(memory, span))
+            for lane, span in zip(lanes, self._spans, strict=True)
+        ]
+        self._threads = ThreadPoolExecutor(len(lanes), "psgd-lane") if len(lanes) > 1 else None
 
-    def _place(self, layout: Layout, part: Part, whole: bool) -> None:
-        for piece in part.slices:
-            spec = layout.tensors[piece.tensor]
-            tensor = view(self.memory, piece.offset, piece.stop - piece.start, spec.dtype)
-            if spec.role is Role.PARAMETER:
-                parameter = torch.nn.Parameter(tensor.view(spec.shape) if whole else tensor)
-                self._parameters.append((piece, parameter))
-            elif spec.role is Role.BUFFER:
-                self._buffers.append((piece, tensor))
-            elif spec.role is Role.COUNTER:
-                self._counters.append((piece, tensor))
-
-    def load(self, memory: torch.Tensor) -> None:
-        """Take the first weights, then make the optimizer: one may keep a copy of what it is to train.
+    @classmethod
+    def of(cls, job: Job, shard: Shard, memory: torch.Tensor, cores: int) -> "ShardState":
+        """The state of a job's shard, in as many lanes as pay.
 
         Args:
-            memory: (part.bytes,) uint8: the pushed part, then the frozen one.
+            memory: zeroed, (part.bytes,) uint8.
+            cores: of the host.
+        """
+        count = lanes_for(job, shard, cores)
+        state = cls(job.layout, job.lanes(shard, count), job.optimizer, job.schedule, job.whole, memory)
+        if count > 1 and not all(lane.can_begin() for lane in state._lanes):
+            return cls(job.layout, job.lanes(shard, 1), job.optimizer, job.schedule, job.whole, memory)
+        return state
+
+    def load(self, memory: torch.Tensor) -> None:
+        """Take the first weights, then make the optimizers.
+
+        Args:
+            memory: as `memory` is.
         """
         self.memory.copy_(memory)
-        if self._named:
-            self._optimizer = self._make_optimizer(self._named)
-            use_fused(self._optimizer)
-            self._schedule = None if self._make_schedule is None else self._make_schedule(self._optimizer)
+        for lane in self._lanes:
+            lane.begin()
 
     def apply(self, gradients: Sequence[Gradient], tick: int) -> tuple[float, ...]:
         """Update once with the mean of the gradients, added in the order given.
@@ -96,47 +87,27 @@ class ShardState:
         Returns:
             The learning rates used, one a parameter group; empty without trainable slices.
         """
-        mean = self._average(gradients)
-        skipped = frozenset.intersection(*(gradient.absent for gradient in gradients))
-        for piece, parameter in self._parameters:
-            grad = None if piece.tensor in skipped else _piece(mean, piece).view_as(parameter)
-            parameter.grad = grad
-        lr = self._step(tick)
-        for piece, buffer in self._buffers:
-            buffer.copy_(_piece(mean, piece))
-        for piece, counter in self._counters:
-            newest = view(gradients[0].memory, piece.offset, counter.numel(), str(counter.dtype).removeprefix("torch."))
-            counter.copy_(newest)
-        for _, parameter in self._parameters:
-            parameter.grad = None  # the gradient's memory goes back to the plane
-        return lr
-
-    def _average(self, gradients: Sequence[Gradient]) -> torch.Tensor:
-        """(floating elements,) float32."""
-        first, *others = (gradient.memory[: self._floating].view(torch.float32) for gradient in gradients)
-        if not others:
-            return first
-        torch.add(first, others[0], out=self._mean)
-        for other in others[1:]:
-            self._mean.add_(other)
-        return self._mean.div_(len(gradients))
-
-    def _step(self, tick: int) -> tuple[float, ...]:
-        if self._optimizer is None:
-            return ()
-        if self._schedule is not None:
-            with warnings.catch_warnings():
-                # A step that closes without an update ticks before the optimizer's first step: torch warns of that.
-                warnings.filterwarnings("ignore", message="Detected call of `lr_scheduler.step", category=UserWarning)
-                for _ in range(tick - self._ticks):
-                    self._schedule.step()
-            self._ticks = max(self._ticks, tick)
-        lr = tuple(float(group["lr"]) for group in self._optimizer.param_groups)
-        self._optimizer.step()
-        return lr
+        shares = [
+            [Gradient(_cut(gradient.memory, span), gradient.absent) for gradient in gradients] for span in self._spans
+        ]
+        if self._threads is None:
+            used = [lane.apply(share, tick) for lane, share in zip(self._lanes, shares, strict=True)]
+        else:
+            used = list(self._threads.map(partial(Lane.apply, tick=tick), self._lanes, shares))
+        return next((lr for lr in used if lr), ())
 
 
-def _piece(mean: torch.Tensor, piece: Slice) -> torch.Tensor:
-    """The slice's elements of the flat floating region."""
-    start = piece.offset // 4
-    return mean[start : start + piece.stop - piece.start]
+def lanes_for(job: Job, shard: Shard, cores: int) -> int:
+    """How many threads update a shard.
+
+    In rounds the workers wait meanwhile, so the cores are free, and the shards of the host share them; on arrival the
+    workers go on computing. A lane below `LANE_BYTES` is not worth its thread.
+    """
+    if not isinstance(job.rules.mode, Sync):
+        return 1
+    size = job.parts()[shard].pushed.bytes
+    return max(1, min(cores // job.rules.shards, size // LANE_BYTES, MOST_LANES))
+
+
+def _cut(memory: torch.Tensor, span: Span) -> torch.Tensor:
+    return memory[span.start : span.stop]

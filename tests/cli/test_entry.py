@@ -86,11 +86,12 @@ def test_sigterm_ends_the_command_as_an_exception_does(monkeypatch: pytest.Monke
 @pytest.mark.parametrize(
     ("argv", "line"),
     [
-        ([], "psgd: error: COMMAND must be one of train, got none; see psgd --help\n"),
+        ([], "psgd: error: COMMAND must be one of train, bench, got none; see psgd --help\n"),
         (
             ["trian"],
-            "psgd: error: argument COMMAND: invalid choice: 'trian' (choose from 'train'); see psgd --help\n",
+            "psgd: error: argument COMMAND: invalid choice: 'trian' (choose from 'train', 'bench'); see psgd --help\n",
         ),
+        (["bench"], "psgd: error: COMMAND must be one of step, train, plane, scale, got none; see psgd bench --help\n"),
         (["--verson"], "psgd: error: unrecognized arguments: --verson; did you mean --version?; see psgd --help\n"),
         (
             ["train", "--wrokers", "2"],
@@ -109,11 +110,15 @@ def test_what_is_no_command_is_refused_in_one_line(
 def test_help_and_version_are_printed(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--help"], {}) == 0
     assert "train a model on workers and parameter-server shards" in capsys.readouterr().out
+    assert main(["bench", "--help"], {}) == 0
+    assert "  step   a synthetic step of psgd, its peers and the machine's floor" in capsys.readouterr().out
     assert main(["--version"], {}) == 0
     assert capsys.readouterr().out.startswith("psgd ")
 
 
-@pytest.mark.parametrize("argv", [["--help"], ["train", "--help"], ["train", "--workers", "x"]])
+@pytest.mark.parametrize(
+    "argv", [["--help"], ["train", "--help"], ["train", "--workers", "x"], ["bench", "step", "--peers", "x"]]
+)
 def test_help_and_refusals_come_without_torch(argv: list[str]) -> None:
     run = subprocess.run([sys.executable, "-c", LIGHT.format(argv=argv)], capture_output=True, text=True, timeout=60)
     assert run.returncode == 0, run.stderr

@@ -44,7 +44,7 @@ def running(
 ) -> Iterator[tuple[ThreadedQueue, Peers]]:
     peers = Peers()
     part = partition(LAYOUT, 1)[0]
-    state = ShardState(LAYOUT, part, optimizer, None, whole=False, memory=allocate(part.bytes))
+    state = ShardState(LAYOUT, [part], optimizer, None, whole=False, memory=allocate(part.bytes))
     queue = ThreadedQueue(ParameterShard(rules, shard, state, peers, lambda boundary, step: None, clock))
     try:
         yield queue, peers

@@ -79,7 +79,7 @@ class Party:
         self.now = 0.0
         part = partition(LAYOUT, 1)[0]  # all of it, so that payloads look alike whichever shard it is
         state = ShardState(
-            LAYOUT, part, partial(torch.optim.SGD, lr=1.0), None, whole=False, memory=allocate(part.bytes)
+            LAYOUT, [part], partial(torch.optim.SGD, lr=1.0), None, whole=False, memory=allocate(part.bytes)
         )
         self.shard = ParameterShard(
             Rules(mode, slots, shards, steps, evaluate_every),

@@ -9,7 +9,8 @@ from torch.optim.lr_scheduler import StepLR
 
 from psgd.config import NamedTensors, OptimizerFactory, ScheduleFactory
 from psgd.core.layout import Layout, Role, TensorSpec, partition
-from psgd.shard.state import Gradient, ShardState
+from psgd.shard.lane import Gradient
+from psgd.shard.state import ShardState
 from psgd.transport.flat import allocate, pack, views
 
 PLAIN = partial(torch.optim.SGD, lr=1.0)
@@ -31,7 +32,7 @@ def make_state(
     first: dict[str, Tensor], optimizer: OptimizerFactory = PLAIN, schedule: ScheduleFactory | None = None
 ) -> ShardState:
     (part,) = partition(LAYOUT, 1)
-    state = ShardState(LAYOUT, part, optimizer, schedule, whole=False, memory=allocate(part.bytes))
+    state = ShardState(LAYOUT, [part], optimizer, schedule, whole=False, memory=allocate(part.bytes))
     state.load(pack(first, LAYOUT))
     return state
 
@@ -181,7 +182,7 @@ def test_parts_together_do_what_one_does(whole: bool) -> None:
     one.apply([gradient(pushed) for pushed in pushes], tick=0)
     everything = pack(first, LAYOUT)
     for part in partition(LAYOUT, 3, whole):
-        state = ShardState(LAYOUT, part, PLAIN, None, whole, memory=allocate(part.bytes))
+        state = ShardState(LAYOUT, [part], PLAIN, None, whole, memory=allocate(part.bytes))
         spans = (part.pushed, part.frozen)
         state.load(torch.cat([everything[span.start : span.stop] for span in spans]))
         pushed = slice(part.pushed.start, part.pushed.stop)
@@ -194,14 +195,14 @@ def test_whole_tensors_keep_their_shape_and_slices_are_flat() -> None:
     for whole, shape in ((True, (10, 20)), (False, (200,))):
         watched = Watched()
         (part,) = partition(LAYOUT, 1, whole)
-        ShardState(LAYOUT, part, watched, None, whole, memory=allocate(part.bytes)).load(allocate(part.bytes))
+        ShardState(LAYOUT, [part], watched, None, whole, memory=allocate(part.bytes)).load(allocate(part.bytes))
         assert watched.parameters[0].shape == shape
 
 
 def test_a_part_without_trainable_slices_has_no_learning_rate() -> None:
     layout = Layout([TensorSpec("w", (2,), "float32", Role.PARAMETER), TensorSpec("n", (4,), "int64", Role.COUNTER)])
     part = partition(layout, 2, whole=True)[1]
-    state = ShardState(layout, part, PLAIN, partial(StepLR, step_size=1), whole=True, memory=allocate(part.bytes))
+    state = ShardState(layout, [part], PLAIN, partial(StepLR, step_size=1), whole=True, memory=allocate(part.bytes))
     state.load(allocate(part.bytes))
     pushed = torch.arange(4, dtype=torch.int64).view(torch.uint8)
     memory = torch.cat([pushed, allocate(part.pushed.bytes - pushed.numel())])

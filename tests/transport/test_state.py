@@ -32,7 +32,7 @@ def connect(shards: int) -> tuple[list[MemoryConnection], tuple[Part, ...]]:
     endpoints: dict[int, Endpoint] = {}
     for k, part in enumerate(parts):
         state = ShardState(
-            LAYOUT, part, partial(torch.optim.SGD, lr=1.0), None, whole=False, memory=allocate(part.bytes)
+            LAYOUT, [part], partial(torch.optim.SGD, lr=1.0), None, whole=False, memory=allocate(part.bytes)
         )
         peers = MemoryPeerLink(endpoints)
         endpoints[k] = ParameterShard(rules, Shard(k), state, peers, lambda boundary, step: None, lambda: 0.0)

@@ -95,8 +95,7 @@ class Run:
 
     def _shard(self, shard: Shard, peers: MemoryPeerLink) -> ParameterShard:
         job = self._job
-        part = job.parts()[shard]
-        state = ShardState(job.layout, part, job.optimizer, job.schedule, job.whole, allocate(part.bytes))
+        state = ShardState.of(job, shard, allocate(job.parts()[shard].bytes), cores=1)
         return ParameterShard(job.rules, shard, state, peers, lambda boundary, step: None, time.monotonic)
 
     def connect(self) -> Sequence[MemoryConnection]:

@@ -1,0 +1,91 @@
+"""What is measured: a synthetic model of equal parameters, and the optimizer that everybody steps it with."""
+
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+ITEM_BYTES = 4
+"""Of float32, in which everything is computed."""
+
+
+@dataclass(frozen=True, slots=True)
+class StepCase:
+    """One measurement, the same for psgd and every peer.
+
+    Args:
+        params: float32 numbers in all; those that do not divide by ``tensors`` are left out.
+        tensors: equal parameters that they are cut into.
+        workers: processes that compute gradients.
+        shards: of psgd; its peers have one server, or none.
+        warmup: steps before the measured ones.
+        steps: that are measured.
+        trainer_options: what psgd alone is told: keywords of `psgd.Trainer`.
+    """
+
+    params: int
+    tensors: int
+    workers: int
+    shards: int
+    warmup: int
+    steps: int
+    mode: Literal["sync", "async"] = "sync"
+    trainer_options: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def bytes(self) -> int:
+        """Of a gradient, and of the weights."""
+        return self.params // self.tensors * self.tensors * ITEM_BYTES
+
+    def make_model(self) -> "InnerProducts":
+        """The synthetic model, the same in every process."""
+        return InnerProducts(self.params // self.tensors, self.tensors)
+
+
+class InnerProducts(nn.Module):
+    """The sum of ⟨wᵢ, cᵢ⟩ over the parameters wᵢ, with constants cᵢ: little to compute, as much to send as one likes.
+
+    The constants are neither parameters nor buffers: nobody sends them.
+
+    Args:
+        elements: of each parameter.
+        count: of the parameters.
+
+    Example:
+        >>> InnerProducts(elements=3, count=2)().item()
+        4.0
+    """
+
+    def __init__(self, elements: int, count: int) -> None:
+        super().__init__()
+        self.weights = nn.ParameterList(torch.linspace(-1, 1, elements) for _ in range(count))
+        self._constants = [torch.linspace(-1, 1, elements) for _ in range(count)]
+
+    def forward(self) -> Tensor:
+        """The loss: ()."""
+        products = [torch.dot(w, c) for w, c in zip(self.weights, self._constants, strict=True)]
+        return torch.stack(products).sum()
+
+
+def sgd(parameters: Iterable[Any]) -> torch.optim.Optimizer:
+    """SGD with momentum, in torch's fused form; the learning rate is so small that weights stay finite for ever."""
+    return torch.optim.SGD(parameters, lr=1e-6, momentum=0.9, fused=True)
+
+
+def stamp_steps(warmup: int, steps: int, step: Callable[[], object]) -> tuple[float, ...]:
+    """Warm up, then take the steps that count.
+
+    Returns:
+        When the warm-up and each step have ended, in seconds of the machine's monotonic clock, which all processes
+        share: (steps + 1,).
+    """
+    for _ in range(warmup):
+        step()
+    ends = [time.perf_counter()]
+    for _ in range(steps):
+        step()
+        ends.append(time.perf_counter())
+    return tuple(ends)

@@ -1,0 +1,64 @@
+"""What no data-parallel step can beat by much: the computation without communication, and one pass over memory."""
+
+from dataclasses import replace
+from functools import partial
+from multiprocessing.synchronize import Barrier
+
+import torch
+from torch import Tensor
+
+from psgd.bench.case import StepCase, sgd, stamp_steps
+from psgd.bench.processes import barrier, run_alone, run_together
+from psgd.bench.times import StepTimes
+
+
+def run(case: StepCase) -> StepTimes:
+    """Forward and backward in as many processes as there are workers; then, in one, mean and update of a step.
+
+    Both sums into a step's duration: nobody updates while somebody computes, as in a synchronous step.
+    """
+    start = barrier(case.workers)
+    computing = StepTimes.of(run_together([partial(_compute, case, start)] * case.workers))
+    updating = StepTimes.of([run_alone(partial(_update, case))])
+    each = tuple(duration + updating.median_ms for duration in computing.durations_ms)
+    return replace(computing, durations_ms=each)
+
+
+def _compute(case: StepCase, start: Barrier) -> tuple[float, ...]:
+    model = case.make_model()
+
+    def step() -> None:
+        model.zero_grad(set_to_none=True)
+        model().backward()
+
+    start.wait()
+    return stamp_steps(case.warmup, case.steps, step)
+
+
+def _update(case: StepCase) -> tuple[float, ...]:
+    model = case.make_model()
+    parameters = list(model.parameters())
+    gradients = [[torch.rand_like(parameter) for parameter in parameters] for _ in range(case.workers)]
+    for parameter in parameters:
+        parameter.grad = torch.empty_like(parameter)
+    optimizer = sgd(parameters)
+
+    def step() -> None:
+        for parameter, *of_workers in zip(parameters, *gradients, strict=True):
+            assert parameter.grad is not None
+            average(of_workers, parameter.grad)
+        optimizer.step()
+
+    return stamp_steps(case.warmup, case.steps, step)
+
+
+def average(gradients: list[Tensor], out: Tensor) -> None:
+    """The mean over the workers, added in their order: (g₀ + g₁ + …) / n."""
+    first, *others = gradients
+    if not others:
+        out.copy_(first)
+        return
+    torch.add(first, others[0], out=out)
+    for gradient in others[1:]:
+        out.add_(gradient)
+    out.div_(len(gradients))

@@ -1,0 +1,65 @@
+"""Psgd itself, through its public interface: a training loop of one's own on a Ray that the run starts for itself."""
+
+import os
+import tempfile
+import time
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import psgd
+from psgd.bench.case import StepCase, sgd, stamp_steps
+from psgd.bench.processes import run_alone
+from psgd.bench.times import StepTimes
+
+FREE = psgd.Placement(cpus_per_worker=0, cpus_per_shard=0)
+"""Nothing is reserved: more processes than cores is what some measurements are about."""
+
+
+def run(case: StepCase) -> StepTimes:
+    """Train in a fresh process."""
+    times: StepTimes = run_alone(partial(train, case))
+    return times
+
+
+def train(case: StepCase) -> StepTimes:
+    """Train in this process, which starts a Ray."""
+    with tempfile.TemporaryDirectory(prefix="psgd-bench-") as folder:
+        trainer = psgd.Trainer(
+            model=case.make_model,
+            optimizer=sgd,
+            train_loop=train_loop,
+            train_loop_config={"case": case, "folder": folder},
+            mode=psgd.Sync() if case.mode == "sync" else psgd.Async(),
+            workers=case.workers,
+            shards=case.shards,
+            placement=FREE,
+            out=None,
+            progress=False,
+            **case.trainer_options,
+        )
+        reported = trainer.fit().reported
+    return StepTimes.of(reported[reported["slot"] == slot]["end_s"] for slot in range(case.workers))
+
+
+def train_loop(config: dict[str, Any]) -> None:
+    """What a user would write; the figures are reported after the last step."""
+    case: StepCase = config["case"]
+    model = case.make_model()
+    optimizer = psgd.DistributedOptimizer(model.named_parameters())
+
+    def step() -> None:
+        optimizer.zero_grad()
+        model().backward()
+        optimizer.step()
+
+    _meet(Path(config["folder"]), case.workers)
+    for end in stamp_steps(case.warmup, case.steps, step):
+        psgd.report(end_s=end)
+
+
+def _meet(folder: Path, everybody: int) -> None:
+    """Wait for the other workers: without a barrier, one might be done before another has begun."""
+    (folder / str(os.getpid())).touch()
+    while len(list(folder.iterdir())) < everybody:
+        time.sleep(0.001)

@@ -1,0 +1,38 @@
+"""How a command says its figures: one line of JSON, or a table."""
+
+import json
+import math
+from collections.abc import Mapping
+from typing import Any
+
+
+def print_figures(figures: Mapping[str, Any], as_json: bool) -> None:
+    """One line of JSON, or a table."""
+    if as_json:
+        print(json.dumps(_without_nan(figures), allow_nan=False), flush=True)
+        return
+    rows = {name: _in_words(value) for name, value in figures.items() if value is not None}
+    width = max(map(len, rows))
+    for name, value in rows.items():
+        print(f"{name:<{width}}  {value}")
+
+
+def _without_nan(value: Any) -> Any:
+    """JSON has no NaN and no infinity: a run that diverged says null."""
+    if isinstance(value, Mapping):
+        return {key: _without_nan(item) for key, item in value.items()}
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _in_words(value: Any) -> str:
+    match value:
+        case float():
+            return f"{value:,.4f}"
+        case {"mean": mean, "max": most}:
+            return f"mean {mean:.2f}, max {most}"
+        case list() | tuple():
+            return ", ".join(f"{item:,}" if isinstance(item, int) else _in_words(item) for item in value)
+        case Mapping():
+            return "; ".join(f"{name} {_in_words(item)}" for name, item in value.items())
+        case _:
+            return str(value)

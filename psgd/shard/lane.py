@@ -1,0 +1,152 @@
+"""A lane: a share of a shard's slices with an optimizer of its own, updated by one thread."""
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from psgd.config import OptimizerFactory, ScheduleFactory
+from psgd.core.layout import Layout, Part, Role, Slice
+from psgd.training.optimizers import use_fused
+from psgd.transport.flat import view
+
+CHUNK = 2**17
+"""Elements whose mean is taken at a time: all slots' and the sum stay in the core's cache."""
+
+
+@dataclass(frozen=True, slots=True)
+class Gradient:
+    """A slot's staged push.
+
+    Args:
+        memory: (part.pushed.bytes,) uint8: gradients, then new values of buffers and counters.
+        absent: indices, in the layout, of the parameters without a gradient; their bytes are zero.
+    """
+
+    memory: torch.Tensor
+    absent: frozenset[int]
+
+
+class Lane:
+    """The tensors of one part's pushed span, and their update.
+
+    Args:
+        optimizer: called with (name, slice) pairs of the trainable slices.
+        schedule: called with that optimizer.
+        whole: slices are whole tensors and keep their shape; otherwise they are flat.
+        memory: (part.pushed.bytes,) uint8, for the weights.
+    """
+
+    def __init__(
+        self,
+        layout: Layout,
+        part: Part,
+        optimizer: OptimizerFactory,
+        schedule: ScheduleFactory | None,
+        whole: bool,
+        memory: torch.Tensor,
+    ) -> None:
+        self._memory = memory
+        self._floating = min(max(layout.floating_bytes - part.pushed.start, 0), part.pushed.bytes)
+        self._mean = torch.empty(self._floating // 4, dtype=torch.float32)
+        self._parameters: list[tuple[Slice, torch.nn.Parameter]] = []
+        self._buffers: list[tuple[Slice, torch.Tensor]] = []
+        self._counters: list[tuple[Slice, torch.Tensor]] = []
+        self._place(layout, part, whole)
+        self._named = [(layout.tensors[piece.tensor].name, parameter) for piece, parameter in self._parameters]
+        self._make_optimizer = optimizer
+        self._make_schedule = schedule
+        self._optimizer: torch.optim.Optimizer | None = None
+        self._schedule: torch.optim.lr_scheduler.LRScheduler | None = None
+        self._ticks = 0
+
+    def _place(self, layout: Layout, part: Part, whole: bool) -> None:
+        for piece in part.slices:
+            spec = layout.tensors[piece.tensor]
+            if spec.role is Role.FROZEN:
+                continue
+            tensor = view(self._memory, piece.offset, piece.stop - piece.start, spec.dtype)
+            if spec.role is Role.PARAMETER:
+                parameter = torch.nn.Parameter(tensor.view(spec.shape) if whole else tensor)
+                self._parameters.append((piece, parameter))
+            elif spec.role is Role.BUFFER:
+                self._buffers.append((piece, tensor))
+            else:
+                self._counters.append((piece, tensor))
+
+    def can_begin(self) -> bool:
+        """Whether the job's optimizer takes this lane's slices alone; some need one in each of their groups."""
+        try:
+            return not self._named or self._make_optimizer(self._named) is not None
+        except Exception:  # of the user's factory: with all slices of the shard it may do, or will be heard of
+            return False
+
+    def begin(self) -> None:
+        """The first weights are there: make the optimizer, which may keep a copy of what it is to train."""
+        if self._named:
+            self._optimizer = self._make_optimizer(self._named)
+            use_fused(self._optimizer)
+            self._schedule = None if self._make_schedule is None else self._make_schedule(self._optimizer)
+
+    def apply(self, gradients: Sequence[Gradient], tick: int) -> tuple[float, ...]:
+        """Update once with the mean of the gradients, added in the order given.
+
+        Args:
+            gradients: the lane's part of them, at least one.
+            tick: the schedule is brought to this many ticks first.
+
+        Returns:
+            The learning rates used, one a parameter group; empty without trainable slices.
+        """
+        mean = self._average([gradient.memory[: self._floating].view(torch.float32) for gradient in gradients])
+        skipped = frozenset.intersection(*(gradient.absent for gradient in gradients))
+        for piece, parameter in self._parameters:
+            parameter.grad = None if piece.tensor in skipped else _piece(mean, piece).view_as(parameter)
+        lr = self._step(tick)
+        for piece, buffer in self._buffers:
+            buffer.copy_(_piece(mean, piece))
+        for piece, counter in self._counters:
+            newest = view(gradients[0].memory, piece.offset, counter.numel(), str(counter.dtype).removeprefix("torch."))
+            counter.copy_(newest)
+        for _, parameter in self._parameters:
+            parameter.grad = None  # the gradient's memory goes back to the plane
+        return lr
+
+    def _average(self, gradients: Sequence[torch.Tensor]) -> torch.Tensor:
+        """(g₀ + g₁ + …)/n in float32, in that order: (floating elements,)."""
+        count = len(gradients)
+        if count == 1:
+            return gradients[0]
+        exact = count & (count - 1) == 0  # then 1/n is a power of two, and to multiply gives the bits of dividing
+        for mean, (first, second, *others) in zip(
+            self._mean.split(CHUNK), zip(*(each.split(CHUNK) for each in gradients), strict=True), strict=True
+        ):
+            torch.add(first, second, out=mean)
+            for other in others:
+                mean.add_(other)
+            if exact:
+                mean.mul_(1 / count)
+            else:
+                mean.div_(count)
+        return self._mean
+
+    def _step(self, tick: int) -> tuple[float, ...]:
+        if self._optimizer is None:
+            return ()
+        if self._schedule is not None:
+            with warnings.catch_warnings():
+                # A step that closes without an update ticks before the optimizer's first step: torch warns of that.
+                warnings.filterwarnings("ignore", message="Detected call of `lr_scheduler.step", category=UserWarning)
+                for _ in range(tick - self._ticks):
+                    self._schedule.step()
+            self._ticks = max(self._ticks, tick)
+        lr = tuple(float(group["lr"]) for group in self._optimizer.param_groups)
+        self._optimizer.step()
+        return lr
+
+
+def _piece(mean: torch.Tensor, piece: Slice) -> torch.Tensor:
+    """The slice's elements of the flat floating region."""
+    start = piece.offset // 4
+    return mean[start : start + piece.stop - piece.start]

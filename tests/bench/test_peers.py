@@ -1,0 +1,64 @@
+"""Every peer really runs, on a model of a few thousand parameters; the figures themselves are the machine's."""
+
+from importlib import import_module
+
+import numpy as np
+import pytest
+import torch
+
+from psgd.bench.case import StepCase, sgd
+from psgd.bench.peers import PEERS, ray_server, torch_rpc
+from psgd.bench.peers.floor import average
+
+CASE = StepCase(params=3000, tensors=3, workers=2, shards=2, warmup=1, steps=4, trainer_options={"plane": "auto"})
+EVERYBODY = {**PEERS, **{name: f"psgd.bench.peers.{name}" for name in ("trainer", "floor", "raw_grpc")}}
+ON_RAY = {"ray", "trainer"}
+RUNS = [pytest.param(name, marks=[pytest.mark.ray] if name in ON_RAY else []) for name in EVERYBODY]
+
+
+@pytest.mark.parametrize("name", RUNS)
+def test_a_peer_takes_the_steps_that_were_asked_for(name: str) -> None:
+    times = import_module(EVERYBODY[name]).run(CASE)
+    assert len(times.durations_ms) == 4
+    assert min(times.durations_ms) > 0
+    assert [len(ends) for ends in times.ends] == [5] * (1 if name == "ray" else 2)
+
+
+@pytest.mark.ray
+def test_psgd_takes_asynchronous_steps_too() -> None:
+    case = StepCase(params=3000, tensors=3, workers=2, shards=1, warmup=1, steps=30, mode="async")
+    assert import_module(EVERYBODY["trainer"]).run(case).ms_per_push > 0
+
+
+def test_the_floor_averages_in_the_workers_order() -> None:
+    gradients = [torch.tensor([value]) for value in (1e8, 1.0, -1e8)]
+    out = torch.empty(1)
+    average(gradients, out)
+    assert out.item() == ((np.float32(1e8) + np.float32(1)) + np.float32(-1e8)) / np.float32(3)
+    average(gradients[1:2], out)
+    assert out.item() == 1.0
+
+
+def updated_by(*gradients: float) -> list[torch.Tensor]:
+    """What the optimizer makes of the model with the mean of these gradients."""
+    model = CASE.make_model()
+    for parameter in model.parameters():
+        parameter.grad = torch.full_like(parameter, sum(gradients) / len(gradients))
+    sgd(model.parameters()).step()
+    return [parameter.detach() for parameter in model.parameters()]
+
+
+def test_the_rpc_server_answers_everybody_after_the_last_gradient() -> None:
+    server = torch_rpc.Server(CASE)
+    answers = [server.take([torch.full((1000,), gradient) for _ in range(3)]) for gradient in (2.0, 4.0)]
+    for answer in answers:
+        assert all(map(torch.equal, answer.wait(), updated_by(2.0, 4.0)))
+    assert not server.take([torch.zeros(1000) for _ in range(3)]).done()
+
+
+def test_the_ray_server_updates_by_the_mean() -> None:
+    server = ray_server.ParameterServer(CASE)
+    gradients = [[np.full(1000, gradient, np.float32)] * 3 for gradient in (2.0, 4.0)]
+    weights = server.apply_gradients(*gradients)
+    assert all(map(torch.equal, weights.values(), updated_by(2.0, 4.0)))
+    assert len(server.get_ends()) == 1
