@@ -135,6 +135,7 @@ class Job:
         evaluation_data: the set that the evaluator measures; None: no evaluation.
         own_loop: replaces the built-in loop.
         plane: how tensors travel; ``auto``: shared memory within a host, rpc between hosts.
+        wire: how they are written there, see `psgd.transport.compression.parse_wire`.
     """
 
     rules: Rules
@@ -149,6 +150,7 @@ class Job:
     evaluation_data: DataFactory | None = None
     own_loop: OwnLoop | None = None
     plane: Plane = "auto"
+    wire: str = "float32"
 
     def __post_init__(self) -> None:
         if self.workers < 1:

@@ -34,6 +34,7 @@ from psgd.transport.base import Endpoint
 from psgd.transport.flat import allocate, pack
 from psgd.transport.memory import MemoryConnection, MemoryPeerLink
 from psgd.transport.state import ask, load_state
+from psgd.transport.wire_format import WireFormat
 from psgd.worker.build import build_worker
 from psgd.worker.evaluator import Evaluator
 from psgd.worker.loop import Worker
@@ -86,13 +87,11 @@ class _Process:
             job.rules, job.workers, job.evaluation_data is not None, stopping, max_failures=0, lease_s=float("inf")
         )
         self._evaluator = Evaluator(job, self._connections) if job.evaluation_data is not None else None
-        self._workers = {
-            number: self._worker(number) for number in range(job.workers)
-        }
+        self._workers = {number: self._worker(number) for number in range(job.workers)}
 
     def _worker(self, number: int) -> Worker:
         job, membership = self._job, self._coordinator.membership
-        attachment = attach(self._connections, job.layout, membership.slots_of(number))
+        attachment = attach(self._connections, job, membership.slots_of(number))
         return build_worker(job, number, membership, attachment, self._stamp)
 
     def _shards(self) -> list[ParameterShard]:
@@ -103,6 +102,7 @@ class _Process:
                 job.rules,
                 Shard(k),
                 ShardState.of(job, Shard(k), allocate(part.bytes), cores=1),
+                WireFormat(job.layout, part, job.wire),
                 MemoryPeerLink(endpoints),
                 self._reached,
                 time.monotonic,

@@ -58,6 +58,7 @@ from psgd.result import Result, compute_figures, make_result, save_weights
 from psgd.runlog import Evaluation, Footer, Header, Iteration, Observer, Record, versions
 from psgd.training.callbacks import Callback, EarlyStopping
 from psgd.training.losses import resolve_loss
+from psgd.transport.compression import parse_wire
 from psgd.transport.flat import layout_of, tensors_of
 
 log = logging.getLogger("psgd")
@@ -101,6 +102,9 @@ class Trainer:
             the optimizer needs that.
         plane: how tensors travel: ``shm`` within a host, ``rpc`` between hosts, ``auto`` as it fits for each pair of
             worker and shard; or ``memory`` for a run in this very process, without Ray.
+        wire: how gradients are written there: ``float32``, as they are; ``bfloat16`` or ``float16``, weights, too; or,
+            gradients alone, ``int8`` (by block), ``topk:0.01`` (the largest hundredth) or ``onebit``, these two with
+            error feedback. Everything but float32 changes the result. On the shards all is float32.
         placement: what each process reserves and where it goes. Or give Ray Train's ``scaling_config``.
         scaling_config: Ray Train's, for ``workers`` and ``placement``.
         run_config: Ray Train's, for ``out`` and the failures that the run survives.
@@ -149,6 +153,7 @@ class Trainer:
     warm_start: WarmStart | None = None
     layout: LayoutChoice = "auto"
     plane: Plane = "auto"
+    wire: str = "float32"
     placement: Placement | None = None
     scaling_config: Any = None
     run_config: Any = None
@@ -179,6 +184,7 @@ class Trainer:
             raise ConfigurationError(f"mode must be psgd.Sync(...) or psgd.Async(...), got {self.mode!r}")
         if self.plane not in PLANES:
             raise ConfigurationError(f"plane must be one of {', '.join(PLANES)}, got {self.plane!r}")
+        parse_wire(self.wire)
         if self.run_config is not None and self.out != "auto":
             raise ConfigurationError(f"out must be left out beside run_config, got {self.out}")
         self._check_length()
@@ -250,6 +256,7 @@ class Trainer:
             evaluation_data=evaluation_data,
             own_loop=None if self.train_loop is None else OwnLoop(self.train_loop, self.train_loop_config),
             plane=self.plane,
+            wire=self.wire,
         )
         return Plan(
             job=job,

@@ -25,6 +25,7 @@ from psgd.transport.base import Endpoint
 from psgd.transport.flat import allocate, layout_of, pack, sha256, tensors_of, views
 from psgd.transport.memory import MemoryConnection, MemoryPeerLink
 from psgd.transport.state import ask, load_state, read_state
+from psgd.transport.wire_format import WireFormat
 from psgd.worker.build import build_worker
 
 SHAPE, CLASSES = (1, 8, 8), 10
@@ -131,8 +132,9 @@ class Parties:
         endpoints: dict[int, Endpoint] = {}
         for k, part in enumerate(parts):
             state = ShardState.of(job, Shard(k), allocate(part.bytes), cores=1)
+            wire = WireFormat(job.layout, part, job.wire)
             peers = MemoryPeerLink(endpoints)
-            endpoints[k] = ParameterShard(job.rules, Shard(k), state, peers, self._reached, lambda: 0.0)
+            endpoints[k] = ParameterShard(job.rules, Shard(k), state, wire, peers, self._reached, lambda: 0.0)
         self.connections = [MemoryConnection(endpoints[k]) for k in range(len(parts))]
         first = first_model(job.model) if self.first is None else self.first
         load_state(self.connections, parts, pack(tensors_of(first), job.layout))
@@ -145,7 +147,7 @@ class Parties:
             worker.start()
 
     def _attachment(self, slots: Sequence[Slot]) -> Attachment:
-        return attach(self.connections, self.job.layout, slots)
+        return attach(self.connections, self.job, slots)
 
     def _reached(self, boundary: Boundary, step: Step) -> None:
         self.boundaries.append((boundary, step))

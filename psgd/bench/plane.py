@@ -22,7 +22,7 @@ from psgd.bench.times import ratio
 from psgd.core.ids import Incarnation, Slot, Step, Version
 from psgd.core.messages import Done, Pull, Pulled, Push, Receipt, Refused, Reply, Request, Status
 from psgd.errors import LostError
-from psgd.transport.base import Connection, Deliver
+from psgd.transport.base import Connection, Deliver, Sizes
 from psgd.transport.rpc import JobKey, RpcConnection, RpcServer
 
 MB = 10**6
@@ -146,7 +146,7 @@ class Answering:
     """
 
     def __init__(self, size: int) -> None:
-        self.pushed_bytes = self.total_bytes = size
+        self.sizes = Sizes(push=size, pull=size, whole=size, total=size)
         self._weights = memoryview(bytearray(size))
 
     def submit(self, request: Request, deliver: Deliver, payload: memoryview | None = None) -> None:

@@ -8,6 +8,7 @@ from psgd.cli.options import option
 from psgd.errors import ConfigurationError
 
 PLANE = "how psgd's tensors travel"
+WIRE = "how psgd's gradients are written there, as in psgd train"
 AS_JSON = "print the figures as JSON, on the last line of stdout"
 MEASURED = 500_000_000
 """Parameters of all measured steps of a run together, where the number of steps is not given."""
@@ -31,6 +32,7 @@ class StepConfig:
         "sync", "Processes", "async: also psgd's wall time a push; everything else stays synchronous, for the ratios"
     )
     plane: Literal["auto", "shm", "rpc"] = option("auto", "Processes", PLANE)
+    wire: str = option("float32", "Processes", WIRE)
     peers: tuple[str, ...] | None = option(
         tuple(PEERS), "Processes", f"whom to measure beside psgd: of {', '.join(PEERS)}, or none", "NAME,..."
     )
@@ -53,7 +55,7 @@ class StepConfig:
     @property
     def trainer_options(self) -> dict[str, Any]:
         """What only psgd is told: keywords of `psgd.Trainer`."""
-        return {"plane": self.plane}
+        return {"plane": self.plane, "wire": self.wire}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,6 +73,7 @@ class ThroughputConfig:
     workers: int = option(2, "Processes", "of psgd; and as many independent single processes")
     shards: int = option(1, "Processes", "processes that hold the weights and update them")
     plane: Literal["auto", "shm", "rpc"] = option("auto", "Processes", PLANE)
+    wire: str = option("float32", "Processes", WIRE)
 
     optimizer: str = option("adam", "Optimization", "any of torch.optim: sgd, adam, rmsprop, adagrad, ...")
     lr: float = option(0.002, "Optimization", "learning rate")
@@ -89,7 +92,7 @@ class ThroughputConfig:
     @property
     def trainer_options(self) -> dict[str, Any]:
         """What only psgd is told: keywords of `psgd.Trainer`."""
-        return {"plane": self.plane}
+        return {"plane": self.plane, "wire": self.wire}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -129,6 +132,7 @@ class ScaleConfig:
     base_params: int = option(1_000_000, "Elsewhere", "parameters where workers or shards grow")
     tensors: int = option(10, "Elsewhere", "equal tensors that the parameters are cut into")
     plane: Literal["auto", "shm", "rpc"] = option("auto", "Elsewhere", PLANE)
+    wire: str = option("float32", "Elsewhere", WIRE)
 
     steps: int | None = option(None, "Run", "measured steps of each run (default: by the size, 10 to 300)")
     warmup: int = option(5, "Run", "steps before these")
@@ -160,7 +164,7 @@ class ScaleConfig:
     @property
     def trainer_options(self) -> dict[str, Any]:
         """What only psgd is told: keywords of `psgd.Trainer`."""
-        return {"plane": self.plane}
+        return {"plane": self.plane, "wire": self.wire}
 
 
 def _whole(text: str) -> int:

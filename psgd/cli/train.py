@@ -73,6 +73,7 @@ def build_trainer(config: TrainConfig) -> Trainer:
         callbacks=[] if config.patience is None else [EarlyStopping(patience=config.patience)],
         warm_start=config.warm_start,
         plane=config.plane,
+        wire=config.wire,
         placement=Placement(
             cpus_per_worker=config.cpus_per_worker,
             gpus_per_worker=float(config.use_gpu),
@@ -133,5 +134,6 @@ def describe_plan(plan: Plan) -> dict[str, Any]:
         "layout": plan.settings["layout"],
         "bytes_a_shard": [part.bytes for part in job.parts()],
         "plane": job.plane,
+        "wire": job.wire,
         "out": None if plan.out is None else str(plan.out),
     }

@@ -40,6 +40,9 @@ class TrainConfig:
     plane: Literal["auto", "shm", "rpc", "memory"] = option(
         "auto", "Processes", "how tensors travel; auto: shm within a host, rpc between; memory: one process, no Ray"
     )
+    wire: str = option(
+        "float32", "Processes", "how gradients are written there: float32, bfloat16, float16, int8, topk:0.01 or onebit"
+    )
     use_gpu: bool = option(False, "Processes", "give each worker a GPU")
     cpus_per_worker: float = option(1.0, "Processes", "CPUs that Ray reserves for a worker")
     placement: Literal["pack", "spread"] = option("pack", "Processes", "workers on few nodes, or over many")

@@ -19,6 +19,7 @@ from psgd.shard.shard import ParameterShard
 from psgd.shard.state import ShardState
 from psgd.transport.planes import ShardAddress, ShardDoors, connect_by_rpc, reach
 from psgd.transport.rpc import JobKey, RpcPeerLink
+from psgd.transport.wire_format import WireFormat
 from psgd.worker.build import build_worker
 from psgd.worker.evaluator import Evaluated, Evaluator
 from psgd.worker.session import Session, run_own_loop
@@ -74,7 +75,10 @@ class ShardHost:
         part = job.parts()[shard]
         self._doors = ShardDoors(job, part, self._key, self._listen_on())
         state = ShardState.of(job, shard, self._doors.memory, len(os.sched_getaffinity(0)))
-        self._queue = ThreadedQueue(ParameterShard(job.rules, shard, state, self._peers, self._reached, time.monotonic))
+        wire = WireFormat(job.layout, part, job.wire)
+        self._queue = ThreadedQueue(
+            ParameterShard(job.rules, shard, state, wire, self._peers, self._reached, time.monotonic)
+        )
         return self._doors.open(self._queue)
 
     def _reached(self, boundary: Boundary, step: Step) -> None:

@@ -8,7 +8,7 @@ from concurrent.futures import Future
 
 from psgd.core.messages import Refused, Request
 from psgd.shard.shard import ParameterShard
-from psgd.transport.base import Deliver
+from psgd.transport.base import Deliver, Sizes
 
 TICK_S = 0.25
 
@@ -31,14 +31,9 @@ class ThreadedQueue:
         self._thread.start()
 
     @property
-    def pushed_bytes(self) -> int:
-        """Size of the payload of a push."""
-        return self._shard.pushed_bytes
-
-    @property
-    def total_bytes(self) -> int:
-        """Size of the payload of a load, a snapshot and a whole pull."""
-        return self._shard.total_bytes
+    def sizes(self) -> Sizes:
+        """Of the shard's payloads."""
+        return self._shard.sizes
 
     def submit(self, request: Request, deliver: Deliver, payload: memoryview | None = None) -> None:
         """Queue the request."""

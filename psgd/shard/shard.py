@@ -33,6 +33,7 @@ from psgd.core.messages import (
     Load,
     Pull,
     Pulled,
+    Push,
     Receipt,
     Refused,
     Reply,
@@ -41,12 +42,14 @@ from psgd.core.messages import (
 )
 from psgd.core.modes import Rules
 from psgd.core.protocol import ShardProtocol
-from psgd.errors import InternalError
+from psgd.errors import InternalError, PeerError
 from psgd.shard.lane import Gradient
+from psgd.shard.payloads import Payloads
 from psgd.shard.state import ShardState
-from psgd.transport.base import Deliver, PeerLink
+from psgd.transport.base import Deliver, PeerLink, Sizes
 from psgd.transport.flat import allocate, as_memory, view_bytes
 from psgd.transport.payload import expected_bytes, wrong_size
+from psgd.transport.wire_format import WireFormat
 
 OnBoundary = Callable[[Boundary, Step], None]
 
@@ -55,6 +58,7 @@ class ParameterShard:
     """One parameter-server shard.
 
     Args:
+        wire: how its payloads are written.
         peers: the way to the other shards.
         on_boundary: told by the lead when the run has come to an evaluation boundary.
         clock: seconds, monotonic.
@@ -65,12 +69,14 @@ class ParameterShard:
         rules: Rules,
         shard: Shard,
         state: ShardState,
+        wire: WireFormat,
         peers: PeerLink,
         on_boundary: OnBoundary,
         clock: Callable[[], float],
     ) -> None:
         self._protocol = ShardProtocol(rules, shard)
         self._state = state
+        self._payloads = Payloads(wire, state.memory, state.pushed_bytes, rules.slots)
         self._peers = peers
         self._on_boundary = on_boundary
         self._clock = clock
@@ -81,14 +87,9 @@ class ParameterShard:
         self._snapshots: dict[Boundary, torch.Tensor] = {}
 
     @property
-    def pushed_bytes(self) -> int:
-        """Size of the payload of a push."""
-        return self._state.pushed_bytes
-
-    @property
-    def total_bytes(self) -> int:
-        """Size of the payload of a load, a snapshot and a whole pull."""
-        return self._state.memory.numel()
+    def sizes(self) -> Sizes:
+        """Of its payloads."""
+        return self._payloads.sizes
 
     def submit(self, request: Request, deliver: Deliver, payload: memoryview | None = None) -> None:
         """Take one request; its reply follows at once, or with a later one."""
@@ -97,7 +98,11 @@ class ParameterShard:
             deliver(Done(), None)
             return
         memory = allocate(0) if payload is None else as_memory(payload)
-        refusal = self._refusal(request, memory)
+        try:
+            refusal = self._refusal(request, memory)
+            gradient = self._payloads.read_push(memory) if isinstance(request, Push) and refusal is None else None
+        except PeerError as error:
+            refusal = Refused(str(error))
         if refusal is not None:
             deliver(refusal, None)
             return
@@ -105,7 +110,7 @@ class ParameterShard:
         if isinstance(request, Load) and not self._loaded:
             self._state.load(memory)
             self._loaded = True
-        self._arriving = memory
+        self._arriving = gradient
         self._handle(request)
         self._arriving = None
 
@@ -164,10 +169,9 @@ class ParameterShard:
         """The bytes that go with a reply; the weights themselves, so they are read before the next update."""
         match reply:
             case Receipt(renewed=True):
-                return view_bytes(self._state.memory[: self.pushed_bytes])
+                return self._payloads.weights(reply.version, whole=False)
             case Pulled(unchanged=False):
-                whole = isinstance(request, Pull) and request.whole
-                return view_bytes(self._state.memory if whole else self._state.memory[: self.pushed_bytes])
+                return self._payloads.weights(reply.version, whole=isinstance(request, Pull) and request.whole)
             case Snapshot(boundary):
                 return view_bytes(self._snapshots.get(boundary, self._state.memory))
             case _:

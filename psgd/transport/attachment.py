@@ -1,14 +1,18 @@
 """What a worker has of the planes: its connections to all shards, and the memory that they carry best."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 
+from psgd.config import Job
 from psgd.core.ids import Slot
-from psgd.core.layout import Layout
 from psgd.transport.base import Connection
 from psgd.transport.flat import allocate
+from psgd.transport.wire_format import JobWire
+
+Allocate = Callable[[int], torch.Tensor]
+"""Zeroed memory of so many bytes: (size,) uint8."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -17,14 +21,18 @@ class Attachment:
 
     Args:
         connections: indexed by shard.
-        weights: (layout.bytes,) uint8, the flat space: pulls land in it.
-        gradients: by slot, (layout.pushed_bytes,) uint8, zeroed: pushes are sent from it, and it stays as it is
-            while one is under way.
+        wire: how payloads are written.
+        weights: (layout.bytes,) uint8, the flat space, which pulls fill.
+        received: uint8, where pulls land as ``wire.pulls`` says; the weights themselves if they come as they are.
+        sent: by slot, zeroed uint8, where pushes are sent from as ``wire.pushes`` says; it stays as it is while one
+            is under way.
     """
 
     connections: Sequence[Connection]
+    wire: JobWire
     weights: torch.Tensor
-    gradients: Mapping[Slot, torch.Tensor]
+    received: torch.Tensor
+    sent: Mapping[Slot, torch.Tensor]
 
     def close(self) -> None:
         """Close every connection; the memory stays."""
@@ -32,7 +40,28 @@ class Attachment:
             connection.close()
 
 
-def attach(connections: Sequence[Connection], layout: Layout, slots: Iterable[Slot]) -> Attachment:
-    """An attachment with memory of this process' own, which every plane can carry."""
-    gradients = {slot: allocate(layout.pushed_bytes) for slot in slots}
-    return Attachment(connections, allocate(layout.bytes), gradients)
+def attach(
+    connections: Sequence[Connection],
+    job: Job,
+    slots: Iterable[Slot],
+    *,
+    allocate_shared: Allocate = allocate,
+    weights: torch.Tensor | None = None,
+) -> Attachment:
+    """An attachment over these connections.
+
+    Args:
+        slots: that the worker runs.
+        allocate_shared: gives memory that the connections carry without a copy, if they know such.
+        weights: (layout.bytes,) uint8; None: to be allocated.
+
+    Raises:
+        ResourceError: as ``allocate_shared`` does.
+    """
+    wire = JobWire(job)
+    sent = {slot: allocate_shared(wire.pushes[-1].stop) for slot in slots}
+    if wire.pull_is_identity:
+        own = allocate_shared(job.layout.bytes) if weights is None else weights
+        return Attachment(connections, wire, own, own, sent)
+    received = allocate_shared(wire.pulls[-1].stop)
+    return Attachment(connections, wire, allocate(job.layout.bytes), received, sent)

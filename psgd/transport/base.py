@@ -5,6 +5,7 @@ directly runs against a connection, too.
 """
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
 from psgd.core.messages import PeerMessage, Reply, Request
@@ -16,16 +17,29 @@ The payload is readable only during the call; on a connection it is None when ``
 """
 
 
+@dataclass(frozen=True, slots=True)
+class Sizes:
+    """How many bytes a shard's payloads have.
+
+    Args:
+        push: of a push.
+        pull: of a pull that is not whole, and of a receipt that renews.
+        whole: of a whole pull.
+        total: of a load and a snapshot.
+    """
+
+    push: int
+    pull: int
+    whole: int
+    total: int
+
+
 class Endpoint(Protocol):
     """The receiving side: a shard behind its apply queue."""
 
     @property
-    def pushed_bytes(self) -> int:
-        """Size of the payload of a push, of a receipt that renews, and of a pull that is not whole."""
-
-    @property
-    def total_bytes(self) -> int:
-        """Size of the payload of a load, a snapshot and a whole pull."""
+    def sizes(self) -> Sizes:
+        """Of its payloads."""
 
     def submit(self, request: Request, deliver: Deliver, payload: memoryview | None = None) -> None:
         """Queue the request; ``payload`` belongs to the endpoint until it has replied."""

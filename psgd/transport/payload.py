@@ -16,8 +16,8 @@ def as_bytes(view: memoryview | None) -> memoryview:
 def expected_bytes(endpoint: Endpoint, kind: type[Request]) -> int:
     """How many bytes the endpoint takes with a request of this kind."""
     if kind is Push:
-        return endpoint.pushed_bytes
-    return endpoint.total_bytes if kind is Load else 0
+        return endpoint.sizes.push
+    return endpoint.sizes.total if kind is Load else 0
 
 
 def wrong_size(kind: type, size: int, expected: int) -> str:

@@ -50,7 +50,7 @@ class ShardDoors:
         self._host = host
         self._weights: tuple[Segment, int] | None = None
         self._notice: str | None = None
-        shared = job.plane != "rpc" and job.rules.mode.weights_stand
+        shared = job.plane != "rpc" and job.rules.mode.weights_stand and job.wire == "float32"
         self.memory = self._share(part) if shared else allocate(part.bytes)
         """(part.bytes,) uint8, for the shard's weights."""
 
@@ -108,24 +108,23 @@ def reach(
     """
     slots = tuple(slots)
     if job.plane == "rpc":
-        return attach(connect_by_rpc(addresses, key), job.layout, slots), []
+        return attach(connect_by_rpc(addresses, key), job, slots), []
     pool = SegmentPool()
     connections: list[Connection] = []
     try:
         connections += [_connect(k, address, job, key, pool) for k, address in enumerate(addresses)]
         near = [connection for connection in connections if isinstance(connection, ShmConnection)]
         if not near:
-            return attach(connections, job.layout, slots), []
-        gradients = {slot: pool.allocate(job.layout.pushed_bytes) for slot in slots}
-        weights = _weights(connections, job, pool)
+            return attach(connections, job, slots), []
+        weights = _weights(connections, job)
+        return attach(connections, job, slots, allocate_shared=pool.allocate, weights=weights), []
     except ResourceError as error:
         for connection in connections:
             connection.close()
         if job.plane == "shm":
             raise
         notice = f"a worker uses rpc, though shards are on its host: {error}"
-        return attach(connect_by_rpc(addresses, key), job.layout, slots), [notice]
-    return Attachment(connections, weights, gradients), []
+        return attach(connect_by_rpc(addresses, key), job, slots), [notice]
 
 
 def _connect(shard: int, address: ShardAddress, job: Job, key: JobKey, pool: SegmentPool) -> Connection:
@@ -141,10 +140,10 @@ def _connect(shard: int, address: ShardAddress, job: Job, key: JobKey, pool: Seg
     return RpcConnection(address.rpc, shard=shard, key=key)
 
 
-def _weights(connections: Sequence[Connection], job: Job, pool: SegmentPool) -> torch.Tensor:
-    """The flat space: the shards' own memory where that stands still, else some that they copy to."""
+def _weights(connections: Sequence[Connection], job: Job) -> torch.Tensor | None:
+    """The flat space that shows the shards' own memory, where that stands still."""
     if not job.rules.mode.weights_stand:
-        return pool.allocate(job.layout.bytes)
+        return None
     overlay = Overlay(job.layout.bytes)
     for connection, part in zip(connections, job.parts(), strict=True):
         if isinstance(connection, ShmConnection):

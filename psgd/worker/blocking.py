@@ -54,9 +54,9 @@ class BlockingSlot:
         self._rules = job.rules
         self._connections = attachment.connections
         self._inbox: Inbox = queue.SimpleQueue()
-        weights = Weights(attachment.weights, self._parts)
+        weights = Weights(attachment, self._parts)
         self._runner = SlotRunner(job, slot, incarnation, attachment, weights, self._inbox)
-        self._replica.aim(self._runner.gradient)
+        self._replica.aim(self._runner.outgoing.gradient)
         self._chronicle = chronicle
         self._observe = observe
         self._refusal: str | None = None
@@ -94,7 +94,7 @@ class BlockingSlot:
         """
         self._check_welcome()
         self._loss, self._compute_s = loss, time.perf_counter() - self._pulled_at
-        computed = self._replica.gather(self._runner.gradient)
+        computed = self._replica.gather(self._runner.outgoing.gradient)
         self._take(replace(computed, renew=self._rules.mode.receipt_renews))
         self._proceed()
 

@@ -44,7 +44,7 @@ def build_worker(
     device = device_for(job.training.use_gpu)
     model = build_model(job, device).train()
     replica = Replica(tensors_of(model), job.layout, device, attachment.weights)
-    weights = Weights(attachment.weights, job.parts())
+    weights = Weights(attachment, job.parts())
     inbox: Inbox = queue.SimpleQueue()
     runners = [
         SlotRunner(job, slot, membership.incarnations[slot], attachment, weights, inbox)

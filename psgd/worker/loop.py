@@ -120,10 +120,10 @@ class Worker:
         match effect:
             case Compute(step):
                 self._replica.renew()
-                self._replica.aim(runner.gradient)
+                self._replica.aim(runner.outgoing.gradient)
                 self._replica.clear_gradients()
                 self._computed[slot] = self._compute(step, slot)
-                computed = self._replica.gather(runner.gradient)
+                computed = self._replica.gather(runner.outgoing.gradient)
                 self._take(runner, replace(computed, renew=self._may_renew(runner)))
             case Finish():
                 done = self._computed.pop(slot)

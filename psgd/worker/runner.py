@@ -4,17 +4,15 @@ import queue
 from collections.abc import Sequence
 from functools import partial
 
-import torch
-
 from psgd.config import Job
 from psgd.core.ids import Incarnation, Shard, Slot, Version
 from psgd.core.layout import Part
-from psgd.core.messages import Pull, Pulled, Push, Receipt, Reply, SlotRequest
-from psgd.core.slot import Chosen, Phase, Replied, Send, SlotEffect, SlotEvent, SlotMachine, Started
+from psgd.core.messages import Pull, Pulled, Push, Receipt, Reply, SlotRequest, Status
+from psgd.core.slot import Chosen, Computed, Phase, Replied, Send, SlotEffect, SlotEvent, SlotMachine, Started
 from psgd.transport.attachment import Attachment
 from psgd.transport.flat import view_bytes
 from psgd.transport.state import both_spans
-from psgd.worker.gradient import SlotGradient
+from psgd.worker.outgoing import Outgoing
 
 Inbox = queue.SimpleQueue[tuple[Slot, Replied]]
 """Replies for the slots of one worker, from whatever thread a plane delivers them on."""
@@ -26,21 +24,24 @@ class Weights:
     One for all slots of a worker: a slot that pulls the version that is there already moves no bytes.
 
     Args:
-        memory: (layout.bytes,) uint8.
+        parts: indexed by shard.
     """
 
-    def __init__(self, memory: torch.Tensor, parts: Sequence[Part]) -> None:
+    def __init__(self, attachment: Attachment, parts: Sequence[Part]) -> None:
         self.versions: list[Version | None] = [None] * len(parts)
-        self._spans = [both_spans(memory, part) for part in parts]
+        self._wire = attachment.wire
+        self._flat = attachment.weights
+        self._parts = parts
+        self._received = [attachment.received[span.start : span.stop] for span in self._wire.pulls]
+        self._frozen = [both_spans(attachment.weights, part)[1] for part in parts]
 
     def into(self, shard: Shard, request: SlotRequest) -> tuple[memoryview, ...]:
         """Where the bytes of the reply go."""
-        pushed, frozen = self._spans[shard]
         match request:
             case Pull(whole=True):
-                return pushed, frozen
+                return view_bytes(self._received[shard]), self._frozen[shard]
             case Pull() | Push(renew=True):
-                return (pushed,)
+                return (view_bytes(self._received[shard]),)
             case _:
                 return ()
 
@@ -49,6 +50,9 @@ class Weights:
         match reply:
             case Pulled(version=version, unchanged=False) | Receipt(version=version, renewed=True):
                 self.versions[shard] = version
+                if not self._wire.pull_is_identity:
+                    pushed = self._parts[shard].pushed
+                    self._wire.formats[shard].pull.decode(self._received[shard], self._flat[pushed.start : pushed.stop])
 
 
 class SlotRunner:
@@ -71,10 +75,9 @@ class SlotRunner:
         inbox: Inbox,
     ) -> None:
         self.machine = SlotMachine(slot, incarnation, job.rules)
-        self.gradient = SlotGradient(attachment.gradients[slot], job.layout)
+        self.outgoing = Outgoing(job.layout, job.parts(), attachment.wire, attachment.sent[slot])
         """What the slot pushes; unchanged while a push is under way."""
         self._connections = attachment.connections
-        self._parts = job.parts()
         self._renews = False
         self._weights = weights
         self._inbox = inbox
@@ -105,6 +108,10 @@ class SlotRunner:
         """
         if isinstance(event, Replied):
             self._weights.landed(event.shard, event.reply)
+            if isinstance(event.reply, Receipt) and event.reply.status is Status.ACCEPTED:
+                self.outgoing.accepted(event.shard)
+        elif isinstance(event, Computed):
+            event = self.outgoing.write(event)
         effects = self.machine.handle(event)
         for effect in effects:
             if isinstance(effect, Send):
@@ -114,8 +121,7 @@ class SlotRunner:
     def _send(self, shard: Shard, request: SlotRequest) -> None:
         payload = None
         if isinstance(request, Push):
-            span = self._parts[shard].pushed
-            payload = view_bytes(self.gradient.memory[span.start : span.stop])
+            payload = self.outgoing.payload(shard)
             self._renews = request.renew
         into = self._weights.into(shard, request)
         self._connections[shard].submit(request, partial(self._replied, shard, request), payload, into)

@@ -62,7 +62,7 @@ def test_without_json_a_table_is_printed(capsys: pytest.CaptureFixture[str]) -> 
 def test_options_of_a_step_reach_the_measurement(asked: list[tuple[Any, ...]]) -> None:
     options = "--params 250 --tensors 5 --workers 3 --shards 2 --mode async --plane rpc --peers ray,ddp --rounds 2"
     assert bench("step", *options.split(), "--warmup", "1", PSGD_STEPS="7") == 0
-    case = StepCase(250, 5, 3, 2, warmup=1, steps=7, mode="async", trainer_options={"plane": "rpc"})
+    case = StepCase(250, 5, 3, 2, warmup=1, steps=7, mode="async", trainer_options={"plane": "rpc", "wire": "float32"})
     assert asked == [(case, ("ray", "ddp"), 2)]
 
 
@@ -82,7 +82,7 @@ def test_options_of_a_training_reach_the_measurement(asked: list[tuple[Any, ...]
     ((case, rounds),) = asked
     assert isinstance(case, TrainingCase)
     assert (case.data, case.workers, case.shards, case.batch_size) == ("digits", 3, 2, 16)
-    assert (case.warmup, case.steps, rounds, case.trainer_options) == (4, 9, 2, {"plane": "auto"})
+    assert (case.warmup, case.steps, rounds, case.trainer_options) == (4, 9, 2, {"plane": "auto", "wire": "float32"})
     assert case.model()(case.load_samples()[0][0].unsqueeze(0)).shape == (1, 10)
 
 
@@ -144,7 +144,7 @@ def test_what_the_trainer_refuses_in_its_process_is_one_line_here(capfd: pytest.
 
 
 def test_only_psgd_is_told_how_its_tensors_travel() -> None:
-    assert StepConfig(plane="rpc").trainer_options == {"plane": "rpc"}
+    assert StepConfig(plane="rpc", wire="int8").trainer_options == {"plane": "rpc", "wire": "int8"}
 
 
 @pytest.mark.ray

@@ -142,6 +142,7 @@ def test_a_dry_run_tells_the_plan_and_writes_nothing(capsys: pytest.CaptureFixtu
         "layout": "sliced",
         "bytes_a_shard": plan["bytes_a_shard"],
         "plane": "auto",
+        "wire": "float32",
         "out": "run",
     }
     assert sum(plan["bytes_a_shard"]) == 38656

@@ -15,7 +15,9 @@ from psgd.core.modes import Async, Rules, Sync
 from psgd.shard.queue import ThreadedQueue
 from psgd.shard.shard import ParameterShard
 from psgd.shard.state import ShardState
+from psgd.transport.base import Sizes
 from psgd.transport.flat import allocate
+from psgd.transport.wire_format import WireFormat
 
 LAYOUT = Layout([TensorSpec("weight", (64,), "float32", Role.PARAMETER)])
 WAIT_S = 30.0
@@ -45,7 +47,8 @@ def running(
     peers = Peers()
     part = partition(LAYOUT, 1)[0]
     state = ShardState(LAYOUT, [part], optimizer, None, whole=False, memory=allocate(part.bytes))
-    queue = ThreadedQueue(ParameterShard(rules, shard, state, peers, lambda boundary, step: None, clock))
+    wire = WireFormat(LAYOUT, part, "float32")
+    queue = ThreadedQueue(ParameterShard(rules, shard, state, wire, peers, lambda boundary, step: None, clock))
     try:
         yield queue, peers
     finally:
@@ -84,7 +87,7 @@ def test_requests_of_many_threads_are_applied_one_after_another() -> None:
         for thread in threads:
             thread.join()
         figures = ask(queue, Inspect()).result(WAIT_S)
-        assert (queue.pushed_bytes, queue.total_bytes) == (256, 256)
+        assert queue.sizes == Sizes(256, 256, 256, 256)
     assert getattr(figures, "version") == getattr(figures, "accepted") == slots * steps  # noqa: B009 (a union)
     assert queue.failure.result(WAIT_S) is None
 

@@ -39,6 +39,7 @@ from psgd.core.modes import Async, Mode, Rules, Sync
 from psgd.shard.shard import ParameterShard
 from psgd.shard.state import ShardState
 from psgd.transport.flat import allocate
+from psgd.transport.wire_format import WireFormat
 
 LAYOUT = Layout(
     [TensorSpec("weight", (64,), "float32", Role.PARAMETER), TensorSpec("fixed", (64,), "float32", Role.FROZEN)]
@@ -73,6 +74,7 @@ class Party:
         steps: int | None = 10,
         evaluate_every: int | None = None,
         loaded: bool = True,
+        wire: str = "float32",
     ) -> None:
         self.peers = Peers()
         self.boundaries: list[tuple[int, int]] = []
@@ -85,6 +87,7 @@ class Party:
             Rules(mode, slots, shards, steps, evaluate_every),
             shard,
             state,
+            WireFormat(LAYOUT, part, wire),
             self.peers,
             lambda boundary, step: self.boundaries.append((boundary, step)),
             lambda: self.now,

@@ -31,7 +31,7 @@ from psgd.core.messages import (
     Snapshot,
     Status,
 )
-from psgd.transport.base import Connection, Deliver
+from psgd.transport.base import Connection, Deliver, Sizes
 
 PATIENCE_S = 20.0
 
@@ -88,8 +88,8 @@ class ScriptedEndpoint:
         frozen: bytes = b"",
         answer: Callable[[Request], Reply | None] = answers,
     ) -> None:
-        self.pushed_bytes = len(pushed)
-        self.total_bytes = len(pushed) + len(frozen)
+        whole = len(pushed) + len(frozen)
+        self.sizes = Sizes(push=len(pushed), pull=len(pushed), whole=whole, total=whole)
         self.whole = bytearray(pushed + frozen)
         self.answer = answer
         self.arrivals: list[Arrival] = []
@@ -109,7 +109,7 @@ class ScriptedEndpoint:
     def _payload(self, request: Request) -> memoryview | None:
         match request:
             case Pull(whole=False):
-                return memoryview(self.whole)[: self.pushed_bytes]
+                return memoryview(self.whole)[: self.sizes.pull]
             case Pull() | Read():
                 return memoryview(self.whole)
             case _:

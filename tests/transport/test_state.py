@@ -16,6 +16,7 @@ from psgd.transport.base import Deliver, Endpoint
 from psgd.transport.flat import allocate, view_bytes
 from psgd.transport.memory import MemoryConnection, MemoryPeerLink
 from psgd.transport.state import ask, load_state, read_state
+from psgd.transport.wire_format import WireFormat
 
 LAYOUT = Layout(
     [
@@ -34,8 +35,9 @@ def connect(shards: int) -> tuple[list[MemoryConnection], tuple[Part, ...]]:
         state = ShardState(
             LAYOUT, [part], partial(torch.optim.SGD, lr=1.0), None, whole=False, memory=allocate(part.bytes)
         )
+        wire = WireFormat(LAYOUT, part, "float32")
         peers = MemoryPeerLink(endpoints)
-        endpoints[k] = ParameterShard(rules, Shard(k), state, peers, lambda boundary, step: None, lambda: 0.0)
+        endpoints[k] = ParameterShard(rules, Shard(k), state, wire, peers, lambda boundary, step: None, lambda: 0.0)
     return [MemoryConnection(endpoints[k]) for k in range(shards)], parts
 
 

@@ -23,6 +23,7 @@ from psgd.transport.base import Endpoint
 from psgd.transport.flat import allocate, layout_of, pack, tensors_of, views
 from psgd.transport.memory import MemoryConnection, MemoryPeerLink
 from psgd.transport.state import ask, load_state, read_state
+from psgd.transport.wire_format import WireFormat
 from psgd.worker.session import Session, run_own_loop
 
 PATIENCE_S = 30.0
@@ -96,14 +97,15 @@ class Run:
     def _shard(self, shard: Shard, peers: MemoryPeerLink) -> ParameterShard:
         job = self._job
         state = ShardState.of(job, shard, allocate(job.parts()[shard].bytes), cores=1)
-        return ParameterShard(job.rules, shard, state, peers, lambda boundary, step: None, time.monotonic)
+        wire = WireFormat(job.layout, job.parts()[shard], job.wire)
+        return ParameterShard(job.rules, shard, state, wire, peers, lambda boundary, step: None, time.monotonic)
 
     def connect(self) -> Sequence[MemoryConnection]:
         """Ways to all shards."""
         return [MemoryConnection(queue) for queue in self._queues]
 
     def session(self, slot: int, incarnation: int = 0) -> Session:
-        attachment = attach(self._connections[slot], self._job.layout, [Slot(slot)])
+        attachment = attach(self._connections[slot], self._job, [Slot(slot)])
         return Session(self._job, slot, Slot(slot), Incarnation(incarnation), attachment, self.records.append)
 
     def loops(self, *slots: int, incarnation: int = 0) -> None:

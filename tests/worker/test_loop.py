@@ -33,9 +33,9 @@ class Scripted:
         self.shard = ScriptedConnection()
         self.computed: list[tuple[int, int]] = []
         self.records: list[Iteration] = []
-        attachment = attach([self.shard], job.layout, [Slot(0), Slot(1)])
+        attachment = attach([self.shard], job, [Slot(0), Slot(1)])
         replica = Replica(tensors_of(self.model), job.layout, CPU, attachment.weights)
-        weights, inbox = Weights(attachment.weights, job.parts()), Inbox()
+        weights, inbox = Weights(attachment, job.parts()), Inbox()
         runners = [SlotRunner(job, Slot(slot), Incarnation(0), attachment, weights, inbox) for slot in (0, 1)]
         self.worker = Worker(7, job.rules.mode, runners, replica, self.compute, inbox, self.records.append)
 

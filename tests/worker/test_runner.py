@@ -36,9 +36,9 @@ class Setup:
         self.job = replace(make_job(slots=6, shards=2), layout=self.layout)
         self.parts = self.job.parts()
         self.shards = [ScriptedConnection(), ScriptedConnection()]
-        self.attachment = attach(self.shards, self.layout, [SLOT, Slot(5)])
+        self.attachment = attach(self.shards, self.job, [SLOT, Slot(5)])
         self.replica = Replica(tensors_of(self.model), self.layout, torch.device("cpu"), self.attachment.weights)
-        self.weights = Weights(self.attachment.weights, self.parts)
+        self.weights = Weights(self.attachment, self.parts)
         self.inbox: Inbox = queue.SimpleQueue()
         self.runner = SlotRunner(self.job, SLOT, INCARNATION, self.attachment, self.weights, self.inbox)
 
@@ -131,12 +131,12 @@ def test_each_shard_gets_its_part_of_the_gradient_and_its_own_version_back() -> 
     setup.grant()
     setup.runner.take(setup.runner.choice())
     setup.pull(Model(1.0))
-    setup.runner.gradient.memory.copy_(torch.arange(setup.layout.pushed_bytes) % 251)
+    setup.runner.outgoing.gradient.memory.copy_(torch.arange(setup.layout.pushed_bytes) % 251)
     setup.runner.take(Computed(finite=True, absent=()))
     sent = [shard.take() for shard in setup.shards]
     expected = Push(SLOT, INCARNATION, Step(0), 0, Version(4), finite=True)
     assert [each.request for each in sent] == [expected, expected]
-    assert b"".join(each.payload or b"" for each in sent) == setup.runner.gradient.memory.numpy().tobytes()
+    assert b"".join(each.payload or b"" for each in sent) == setup.runner.outgoing.gradient.memory.numpy().tobytes()
     assert [len(each.payload or b"") for each in sent] == [part.pushed.bytes for part in setup.parts]
 
 

@@ -55,7 +55,7 @@ def lone_session(
     """A session without shards, and what it told."""
     told: list[Iteration | Reported] = []
     job = replace(own_job(loop, slots=2), own_loop=OwnLoop(loop, config))
-    attachment = attach([lead or Lead(Done())], job.layout, [Slot(slot)])
+    attachment = attach([lead or Lead(Done())], job, [Slot(slot)])
     session = Session(job, slot, Slot(slot), Incarnation(4), attachment, told.append)
     return session, told
 

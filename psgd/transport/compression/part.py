@@ -56,6 +56,11 @@ class PartEncoding:
         self.bytes = part.pushed.bytes if self.identity else end
         """Size of the encoded push."""
 
+    @property
+    def feedback(self) -> bool:
+        """Whether a slot keeps a residual."""
+        return self._feedback is not None
+
     def _place(self, layout: Layout, part: Part) -> int:
         """Where the last encoded slice ends."""
         end = 0

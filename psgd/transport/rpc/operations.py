@@ -14,7 +14,7 @@ from typing import NamedTuple
 from psgd.core.messages import Pull, Push, Receipt, Reply
 from psgd.transport.base import Endpoint
 from psgd.transport.payload import as_bytes, copy
-from psgd.transport.rpc.staging import Staging
+from psgd.transport.staging import Staging
 from psgd.transport.wire import CallerRequest, OperationId
 
 

@@ -13,7 +13,7 @@ from psgd.transport.rpc.auth import Doorkeeper, JobKey
 from psgd.transport.rpc.channel import SERVER_OPTIONS, SERVICE
 from psgd.transport.rpc.operations import Operations
 from psgd.transport.rpc.service import ShardService
-from psgd.transport.rpc.staging import Staging
+from psgd.transport.staging import Staging
 
 _CALLS_PER_SLOT = 4  # an ask, a pull, a push, and one that broke off and still waits
 _CALLS_BESIDE = 16  # driver, evaluator, probes
@@ -53,15 +53,16 @@ class RpcServer:
         self._threads = ThreadPoolExecutor(calls, thread_name_prefix="psgd-rpc-server")
         self._health = health.HealthServicer()
         self._set_health(health_pb2.HealthCheckResponse.NOT_SERVING)
-        staging = Staging(endpoint.pushed_bytes, keep=slots + 1)
-        self._operations = Operations(endpoint, staging, weights_stand, self._decided)
+        uploads = Staging(endpoint.sizes.push, keep=slots + 1)
+        copies = Staging(endpoint.sizes.pull, keep=slots + 1)
+        self._operations = Operations(endpoint, copies, weights_stand, self._decided)
         self._server = grpc.server(
             self._threads,
             interceptors=[Doorkeeper(key)],
             options=SERVER_OPTIONS,
             maximum_concurrent_rpcs=calls,  # more would queue behind parked ones
         )
-        service = ShardService(endpoint, self._operations, staging, slots, park_s)
+        service = ShardService(endpoint, self._operations, uploads, slots, park_s)
         self._server.add_generic_rpc_handlers((service.handler(),))
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         reflection.enable_server_reflection((SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME), self._server)

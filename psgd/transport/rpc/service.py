@@ -16,7 +16,7 @@ from psgd.transport.payload import expected_bytes, wrong_size
 from psgd.transport.rpc.channel import SERVICE
 from psgd.transport.rpc.frames import Filling, begin_frame, data_frames, frame_of, reply_frame
 from psgd.transport.rpc.operations import Operation, Operations, Outcome, bare
-from psgd.transport.rpc.staging import Staging
+from psgd.transport.staging import Staging
 from psgd.transport.wire import CallerRequest, OperationId
 
 Received = TypeVar("Received")

@@ -176,10 +176,12 @@ class ShmConnection:
 
     def _reply_bytes(self, request: Request) -> int:
         match request:
-            case Pull(whole=True) | Read():
+            case Read():
                 return self._welcome.total_bytes
+            case Pull(whole=True):
+                return self._welcome.whole_bytes
             case Pull() | Push(renew=True):
-                return self._welcome.pushed_bytes
+                return self._welcome.pull_bytes
             case _:
                 return 0
 

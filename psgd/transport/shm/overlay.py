@@ -2,6 +2,7 @@
 
 import ctypes
 import mmap
+import os
 
 import numpy as np
 import torch
@@ -10,7 +11,6 @@ from psgd.errors import ResourceError
 from psgd.transport.shm.segment import PAGE
 
 _MAP_FIXED = 0x10  # linux/mman.h; Python's mmap can not choose an address
-_FAILED = ctypes.c_void_p(-1).value
 
 
 class Overlay:
@@ -20,11 +20,17 @@ class Overlay:
 
     Args:
         size: bytes.
+
+    Raises:
+        ResourceError: if there is too little memory.
     """
 
     def __init__(self, size: int) -> None:
-        self._mapped = mmap.mmap(-1, max(size, 1), flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-        bytes_ = np.frombuffer(self._mapped, np.uint8)[:size]
+        try:
+            mapped = mmap.mmap(-1, max(size, 1), flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+        except OSError as error:
+            raise ResourceError(f"{size} bytes of memory are wanted: {error.strerror}") from error
+        bytes_ = np.frombuffer(mapped, np.uint8)[:size]
         self._address = bytes_.ctypes.data
         self.memory = torch.from_numpy(bytes_)
         """(size,) uint8."""
@@ -54,7 +60,7 @@ class Overlay:
             at,
         )
         if place != self._address + first:
-            raise ResourceError(f"the shard's weights can not be mapped: errno {ctypes.get_errno()}")
+            raise ResourceError(f"the shard's weights can not be mapped: {os.strerror(ctypes.get_errno())}")
         return first, last
 
 

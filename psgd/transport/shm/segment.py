@@ -30,14 +30,13 @@ class Segment:
 
     Raises:
         PeerError: if it is no sealed memory of at least this size.
+        OSError: if it can not be mapped.
     """
 
     def __init__(self, descriptor: int, size: int) -> None:
         self.size = size
+        bytes_ = map_sealed(descriptor, size, mmap.PROT_READ | mmap.PROT_WRITE)
         self._descriptor = _Descriptor(descriptor)
-        check_sealed(descriptor, size)
-        self._mapped = mmap.mmap(descriptor, _whole_pages(size), flags=mmap.MAP_SHARED)
-        bytes_ = np.frombuffer(self._mapped, np.uint8)[:size]
         self.address: int = bytes_.ctypes.data
         self.view: memoryview = bytes_.data
         """All of it, writable."""
@@ -55,14 +54,10 @@ class Segment:
         available = _available_bytes()
         if available is not None and size > available:
             raise ResourceError(f"{size} bytes of shared memory are wanted, {available} bytes are available")
-        descriptor = os.memfd_create("psgd", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
         try:
-            os.posix_fallocate(descriptor, 0, _whole_pages(size))
-            fcntl.fcntl(descriptor, fcntl.F_ADD_SEALS, _SIZE_SEALS)
+            return cls(_allocate(size), size)
         except OSError as error:
-            os.close(descriptor)
             raise ResourceError(f"{size} bytes of shared memory are wanted: {error.strerror}") from error
-        return cls(descriptor, size)
 
     @property
     def descriptor(self) -> int:
@@ -122,17 +117,43 @@ class _Descriptor:
         os.close(self.number)
 
 
-def _whole_pages(size: int) -> int:
-    """At least one: nothing can not be mapped."""
-    return max(-(-size // PAGE), 1) * PAGE
+def _allocate(size: int) -> int:
+    """Sealed memory of whole pages, at least one: nothing can not be mapped.
+
+    Raises:
+        OSError: if there is too little memory.
+    """
+    descriptor = os.memfd_create("psgd", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    try:
+        os.posix_fallocate(descriptor, 0, max(-(-size // PAGE), 1) * PAGE)
+        fcntl.fcntl(descriptor, fcntl.F_ADD_SEALS, _SIZE_SEALS)
+    except OSError:
+        os.close(descriptor)
+        raise
+    return descriptor
 
 
-def check_sealed(descriptor: int, size: int) -> None:
-    """Make sure that memory of a peer's can not shrink under whoever maps it.
+def map_sealed(descriptor: int, size: int, access: int) -> "np.ndarray[tuple[int], np.dtype[np.uint8]]":
+    """Map memory that can not shrink under whoever maps it: (size,) uint8.
+
+    Args:
+        descriptor: closed if this fails.
+        access: ``mmap.PROT_READ``, perhaps with ``mmap.PROT_WRITE``.
 
     Raises:
         PeerError: if it is no sealed memory of at least ``size`` bytes.
+        OSError: if it can not be mapped.
     """
+    try:
+        _check_sealed(descriptor, size)
+        mapped = mmap.mmap(descriptor, max(size, 1), flags=mmap.MAP_SHARED, prot=access)
+    except (PeerError, OSError):
+        os.close(descriptor)
+        raise
+    return np.frombuffer(mapped, np.uint8)[:size]
+
+
+def _check_sealed(descriptor: int, size: int) -> None:
     try:
         seals = fcntl.fcntl(descriptor, fcntl.F_GET_SEALS)
     except OSError as error:
@@ -140,7 +161,7 @@ def check_sealed(descriptor: int, size: int) -> None:
     if seals & _SIZE_SEALS != _SIZE_SEALS:
         raise PeerError("a segment's size must be sealed, got one that may shrink under its reader")
     actual = os.fstat(descriptor).st_size
-    if actual < size:
+    if actual < max(size, 1):
         raise PeerError(f"a segment has {actual} bytes, its message says {size}")
 
 

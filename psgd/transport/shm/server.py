@@ -95,11 +95,12 @@ class ShmServer:
             raise PeerError(f"a hello without the token of job {self._key.job}")
         if hello.job != self._key.job:
             raise PeerError(f"a hello of job {hello.job!r} at a shard of job {self._key.job!r}")
-        welcome = doorbell_pb2.Welcome(pushed_bytes=self._endpoint.pushed_bytes, total_bytes=self._endpoint.total_bytes)
+        sizes = self._endpoint.sizes
+        welcome = doorbell_pb2.Welcome(pull_bytes=sizes.pull, whole_bytes=sizes.whole, total_bytes=sizes.total)
         descriptors = []
         if self._weights is not None:
             segment, offset = self._weights
-            welcome.weights.CopyFrom(doorbell_pb2.Region(offset=offset, size=self._endpoint.total_bytes))
+            welcome.weights.CopyFrom(doorbell_pb2.Region(offset=offset, size=sizes.total))
             descriptors.append(segment.descriptor)
         send(visitor, doorbell_pb2.Chime(welcome=welcome), descriptors)
 
@@ -190,6 +191,8 @@ class _Visit:
                 raise PeerError(f"a worker shows at most {_MOST_SEGMENTS} segments")
             for announced in submit.segments:
                 self._segments[announced.id] = Segment(descriptors.pop(0), announced.size)
+        except OSError as error:
+            raise PeerError(f"a segment can not be mapped: {error.strerror}") from error
         finally:
             close_all(descriptors)
 

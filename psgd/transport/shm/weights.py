@@ -3,13 +3,11 @@
 import mmap
 import os
 
-import numpy as np
-
 from psgd.errors import PeerError
 from psgd.transport.generated.psgd.v1 import doorbell_pb2
 from psgd.transport.payload import copy
 from psgd.transport.shm.overlay import Overlay
-from psgd.transport.shm.segment import address_of, check_sealed
+from psgd.transport.shm.segment import address_of, map_sealed
 
 
 class StandingWeights:
@@ -21,21 +19,21 @@ class StandingWeights:
 
     Raises:
         PeerError: if the memory is not what the welcome says.
+        OSError: if it can not be mapped.
     """
 
     def __init__(self, descriptor: int, welcome: doorbell_pb2.Welcome) -> None:
         region = welcome.weights
         self._offset = region.offset
-        self._pushed_bytes = welcome.pushed_bytes
+        self._pushed_bytes = welcome.pull_bytes
         self._descriptor = descriptor
         self._place = -1
         self._shown = (0, 0)
         size = region.offset + region.size
         if region.size != welcome.total_bytes:
+            os.close(descriptor)
             raise PeerError(f"the shard's weights have {welcome.total_bytes} bytes, its segment shows {region.size}")
-        check_sealed(descriptor, size)
-        mapped = mmap.mmap(descriptor, max(size, 1), flags=mmap.MAP_SHARED, prot=mmap.PROT_READ)
-        self._all = np.frombuffer(mapped, np.uint8)[region.offset : size].data
+        self._all = map_sealed(descriptor, size, mmap.PROT_READ)[region.offset :].data
 
     def lay_over(self, overlay: Overlay, start: int) -> None:
         """Show the pushed part in an overlay, from byte ``start`` on.

@@ -6,7 +6,7 @@ from psgd.core.ids import Slot, Step
 from psgd.core.messages import Ask, Reply, Request
 from psgd.transport.base import Deliver
 from psgd.transport.rpc.operations import Operations, Outcome
-from psgd.transport.rpc.staging import Staging
+from psgd.transport.staging import Staging
 from psgd.transport.wire import OperationId
 from tests.transport.scripted import FIRST, PATIENCE_S, ScriptedEndpoint, answers, pull, push, receipt
 

@@ -214,10 +214,13 @@ class Welcome(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
-    PUSHED_BYTES_FIELD_NUMBER: _builtins.int
+    PULL_BYTES_FIELD_NUMBER: _builtins.int
+    WHOLE_BYTES_FIELD_NUMBER: _builtins.int
     TOTAL_BYTES_FIELD_NUMBER: _builtins.int
     WEIGHTS_FIELD_NUMBER: _builtins.int
-    pushed_bytes: _builtins.int
+    pull_bytes: _builtins.int
+    """Of a pull, a whole pull and a snapshot."""
+    whole_bytes: _builtins.int
     total_bytes: _builtins.int
     @_builtins.property
     def weights(self) -> Global___Region:
@@ -226,13 +229,14 @@ class Welcome(_message.Message):
     def __init__(
         self,
         *,
-        pushed_bytes: _builtins.int = ...,
+        pull_bytes: _builtins.int = ...,
+        whole_bytes: _builtins.int = ...,
         total_bytes: _builtins.int = ...,
         weights: Global___Region | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["weights", b"weights"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["pushed_bytes", b"pushed_bytes", "total_bytes", b"total_bytes", "weights", b"weights"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["pull_bytes", b"pull_bytes", "total_bytes", b"total_bytes", "weights", b"weights", "whole_bytes", b"whole_bytes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

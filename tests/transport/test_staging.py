@@ -3,7 +3,7 @@ import gc
 import numpy as np
 
 from psgd.transport.payload import copy
-from psgd.transport.rpc.staging import Staging
+from psgd.transport.staging import Staging
 
 SIZE = 4096
 
