@@ -55,6 +55,7 @@ class Lane:
         self._counters: list[tuple[Slice, torch.Tensor]] = []
         self._place(layout, part, whole)
         self._named = [(layout.tensors[piece.tensor].name, parameter) for piece, parameter in self._parameters]
+        self._mean_grads = [_piece(self._mean, piece).view_as(parameter) for piece, parameter in self._parameters]
         self._make_optimizer = optimizer
         self._make_schedule = schedule
         self._optimizer: torch.optim.Optimizer | None = None
@@ -101,8 +102,8 @@ class Lane:
         """
         mean = self._average([gradient.memory[: self._floating].view(torch.float32) for gradient in gradients])
         skipped = frozenset.intersection(*(gradient.absent for gradient in gradients))
-        for piece, parameter in self._parameters:
-            parameter.grad = None if piece.tensor in skipped else _piece(mean, piece).view_as(parameter)
+        for grad, (piece, parameter) in zip(self._grads(mean), self._parameters, strict=True):
+            parameter.grad = None if piece.tensor in skipped else grad
         lr = self._step(tick)
         for piece, buffer in self._buffers:
             buffer.copy_(_piece(mean, piece))
@@ -112,6 +113,12 @@ class Lane:
         for _, parameter in self._parameters:
             parameter.grad = None  # the gradient's memory goes back to the plane
         return lr
+
+    def _grads(self, mean: torch.Tensor) -> list[torch.Tensor]:
+        """The mean, cut and shaped as the parameters are."""
+        if mean is self._mean:
+            return self._mean_grads
+        return [_piece(mean, piece).view_as(parameter) for piece, parameter in self._parameters]
 
     def _average(self, gradients: Sequence[torch.Tensor]) -> torch.Tensor:
         """(g₀ + g₁ + …)/n in float32, in that order: (floating elements,)."""

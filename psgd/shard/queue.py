@@ -1,9 +1,7 @@
 """The apply queue: whoever calls, one request after the other reaches the shard."""
 
-import contextlib
 import queue
 import threading
-import time
 from concurrent.futures import Future
 
 from psgd.core.messages import Refused, Request
@@ -16,7 +14,10 @@ Item = tuple[Request, Deliver, memoryview | None]
 
 
 class ThreadedQueue:
-    """An endpoint that any thread may call; one thread of its own drives the shard.
+    """An endpoint that any thread may call.
+
+    Whoever finds the shard idle drives it on its own thread, also through what comes in meanwhile: to wake another
+    thread would take longer than most requests.
 
     Attributes:
         failure: resolved with None by `close`, or with the exception that broke the shard (a user's optimizer may
@@ -27,8 +28,10 @@ class ThreadedQueue:
         self.failure: Future[None] = Future()
         self._shard = shard
         self._items: queue.SimpleQueue[Item | None] = queue.SimpleQueue()
-        self._thread = threading.Thread(target=self._run, name="psgd-apply", daemon=True)
-        self._thread.start()
+        self._driving = threading.Lock()
+        self._closing = threading.Event()
+        self._ticking = threading.Thread(target=self._tick, name="psgd-tick", daemon=True)
+        self._ticking.start()
 
     @property
     def sizes(self) -> Sizes:
@@ -36,27 +39,37 @@ class ThreadedQueue:
         return self._shard.sizes
 
     def submit(self, request: Request, deliver: Deliver, payload: memoryview | None = None) -> None:
-        """Queue the request."""
-        self._items.put((request, deliver, payload))
+        """Queue the request; the caller may have to carry it out."""
+        self._put((request, deliver, payload))
 
     def close(self) -> None:
-        """Finish what is queued and end the thread."""
-        self._items.put(None)
-        self._thread.join()
+        """Finish what is queued; ticks end."""
+        self._closing.set()
+        self._ticking.join()
+        with self._driving:
+            if not self.failure.done():
+                self.failure.set_result(None)
 
-    def _run(self) -> None:
-        ticked = time.monotonic()
+    def _tick(self) -> None:
+        while not self._closing.wait(TICK_S):
+            self._put(None)
+
+    def _put(self, item: Item | None) -> None:
+        """Queue a request, or a tick. Whoever drives looks again after letting go: so nothing is left behind."""
+        self._items.put(item)
+        while not self._items.empty() and self._driving.acquire(blocking=False):
+            try:
+                self._drive()
+            finally:
+                self._driving.release()
+
+    def _drive(self) -> None:
         while True:
-            with contextlib.suppress(queue.Empty):
-                item = self._items.get(timeout=TICK_S)
-                if item is None:
-                    break
-                self._take(item)
-            if time.monotonic() - ticked >= TICK_S:
-                self._take(None)
-                ticked = time.monotonic()
-        if not self.failure.done():
-            self.failure.set_result(None)
+            try:
+                item = self._items.get_nowait()
+            except queue.Empty:
+                return
+            self._take(item)
 
     def _take(self, item: Item | None) -> None:
         """One request, or a tick. A shard that has failed once is not to be trusted with another."""
