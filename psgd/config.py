@@ -54,6 +54,7 @@ class Training:
         accumulate: micro-batches that the batch is computed in, to save memory.
         precision: of forward and backward; weights stay float32.
         threads: torch threads a process; bits may depend on it.
+        overlap: gradients leave while backward computes the rest of them; of the built-in loop.
         seed: of the weights, the order of samples, and everything random in (step, slot).
     """
 
@@ -64,6 +65,7 @@ class Training:
     precision: Precision = "fp32"
     threads: int = 1
     use_gpu: bool = False
+    overlap: bool = True
     stragglers: tuple[Straggler, ...] = ()
 
     def __post_init__(self) -> None:

@@ -1,7 +1,10 @@
 """The bits of synchronous training are those of one process that computes the slots one after another."""
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import cache, partial
+from threading import Lock
+from typing import Any
 
 import pytest
 import torch
@@ -15,6 +18,7 @@ from psgd.data.sampler import draw_seed
 from psgd.runlog import Evaluation, Record
 from psgd.training.optimizers import resolve_optimizer
 from psgd.transport.flat import sha256, tensors_of
+from psgd.worker.compute import Computation, Supervised
 from tests.jobs import (
     CLASSES,
     CNN,
@@ -32,6 +36,7 @@ from tests.jobs import (
     plan_of,
 )
 from tests.reference import train_reference
+from tests.worker.own_loops import shards_of
 
 MODELS: dict[str, ModelFactory] = {"mlp": MLP, "cnn": CNN, "norm": NormAndDropout}
 OPTIMIZERS: dict[str, OptimizerFactory] = {
@@ -94,6 +99,47 @@ def test_the_order_in_which_workers_come_changes_nothing(seed: int) -> None:
     parties = Parties(make_job(NormAndDropout, workers=4, shards=2))
     parties.run_in_random_order(seed)
     assert parties.weights_sha256() == plain_reference("norm", "sgd")
+
+
+# ------------------------------------------------------------------ through shared memory
+
+
+@pytest.fixture
+def one_computes_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Workers on threads share torch's random state, which seeds are set in and dropout draws from."""
+    turn, compute = Lock(), Supervised.__call__
+
+    def in_turn(self: Supervised, *arguments: Any) -> Computation:
+        with turn:
+            return compute(self, *arguments)
+
+    monkeypatch.setattr(Supervised, "__call__", in_turn)
+
+
+def run_through_shared_memory(job: Job, lanes: int = 1) -> tuple[str, list[Record]]:
+    with shards_of(replace(job, plane="shm"), tensors_of(first_model(job.model)), lanes) as shards:
+        shards.train()
+        return sha256(shards.weights), list(shards.records)
+
+
+@pytest.mark.usefixtures("one_computes_at_a_time")
+@pytest.mark.parametrize(("workers", "shards"), [(w, k) for w in (1, 2, 4) for k in (1, 2, 3)])
+@pytest.mark.parametrize("optimizer", ["sgd", "adam"])
+@pytest.mark.parametrize("model", ["mlp", "norm"])
+def test_shared_memory_has_the_bits_of_one_process(model: str, optimizer: str, workers: int, shards: int) -> None:
+    job = make_job(MODELS[model], workers=workers, shards=shards, optimizer=OPTIMIZERS[optimizer])
+    weights, records = run_through_shared_memory(job)
+    assert weights == plain_reference(model, optimizer)
+    assert accepted_by_step(records) == EVERY_SLOT
+
+
+@pytest.mark.usefixtures("one_computes_at_a_time")
+@pytest.mark.parametrize("lanes", [2, 3])
+@pytest.mark.parametrize("shards", [1, 2])
+@pytest.mark.parametrize("optimizer", ["sgd", "adam"])
+def test_lanes_of_a_shard_have_the_bits_of_one_process(optimizer: str, shards: int, lanes: int) -> None:
+    job = make_job(NormAndDropout, workers=2, shards=shards, optimizer=OPTIMIZERS[optimizer])
+    assert run_through_shared_memory(job, lanes)[0] == plain_reference("norm", optimizer)
 
 
 # ------------------------------------------------------------------ what models do to tensors
@@ -181,6 +227,13 @@ class Tiny(nn.Module):
 
     def forward(self, inputs: Tensor) -> Tensor:
         return inputs.flatten(1)[:, :CLASSES] * self.scale + self.shift
+
+
+@pytest.mark.usefixtures("one_computes_at_a_time")
+@pytest.mark.parametrize("model", [Tied, Frozen, Branching, Counting, Masked])
+def test_tensors_of_every_kind_go_through_shared_memory(model: ModelFactory) -> None:
+    job = make_job(model, workers=2, shards=3)
+    assert run_through_shared_memory(job, lanes=2)[0] == reference(job)
 
 
 @pytest.mark.parametrize(("workers", "shards"), [(1, 3), (4, 2)])

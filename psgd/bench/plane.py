@@ -20,9 +20,10 @@ from psgd.bench.peers import raw_grpc
 from psgd.bench.processes import serving
 from psgd.bench.times import ratio
 from psgd.core.ids import Incarnation, Slot, Step, Version
+from psgd.core.layout import Span
 from psgd.core.messages import Done, Pull, Pulled, Push, Receipt, Refused, Reply, Request, Status
 from psgd.errors import LostError
-from psgd.transport.base import Connection, Deliver, Sizes
+from psgd.transport.base import Connection, Deliver, PushId, Sizes
 from psgd.transport.rpc import JobKey, RpcConnection, RpcServer
 
 MB = 10**6
@@ -158,6 +159,9 @@ class Answering:
                 deliver(Pulled(Version(step), step, unchanged=False), self._weights)
             case _:
                 deliver(Done(), None)
+
+    def prepare(self, push: PushId, payload: memoryview, ready: Span | None) -> None:
+        """There is nothing to prepare."""
 
 
 class PlaneWay:

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 import torch
 
 from psgd.config import OptimizerFactory, ScheduleFactory
-from psgd.core.layout import Layout, Part, Role, Slice
+from psgd.core.layout import Layout, Part, Role, Slice, Span
+from psgd.shard.preparation import without
 from psgd.training.optimizers import use_fused
 from psgd.transport.flat import view
 
@@ -50,6 +51,8 @@ class Lane:
         self._memory = memory
         self._floating = min(max(layout.floating_bytes - part.pushed.start, 0), part.pushed.bytes)
         self._mean = torch.empty(self._floating // 4, dtype=torch.float32)
+        self._prepared: list[Span] = []
+        self._prepared_of: tuple[int, ...] = ()
         self._parameters: list[tuple[Slice, torch.nn.Parameter]] = []
         self._buffers: list[tuple[Slice, torch.Tensor]] = []
         self._counters: list[tuple[Slice, torch.Tensor]] = []
@@ -100,7 +103,7 @@ class Lane:
         Returns:
             The learning rates used, one a parameter group; empty without trainable slices.
         """
-        mean = self._average([gradient.memory[: self._floating].view(torch.float32) for gradient in gradients])
+        mean = self._average([gradient.memory for gradient in gradients])
         skipped = frozenset.intersection(*(gradient.absent for gradient in gradients))
         for grad, (piece, parameter) in zip(self._grads(mean), self._parameters, strict=True):
             parameter.grad = None if piece.tensor in skipped else grad
@@ -120,15 +123,47 @@ class Lane:
             return self._mean_grads
         return [_piece(mean, piece).view_as(parameter) for piece, parameter in self._parameters]
 
+    def prepare(self, gradients: Sequence[torch.Tensor], ready: Span) -> None:
+        """Average some bytes already, of gradients that will come whole.
+
+        Args:
+            gradients: the lane's part of them, in slot order.
+            ready: bytes of the lane that are final in all of them.
+        """
+        places = _places(gradients)
+        if places != self._prepared_of:
+            self._prepared_of, self._prepared = places, []
+        span = Span(ready.start // 4, min(ready.stop, self._floating) // 4)
+        if span.bytes > 0 and len(gradients) > 1:
+            self._average_over([self._floats(gradient) for gradient in gradients], span)
+            self._prepared.append(span)
+
+    def forget(self) -> None:
+        """What was prepared does not count."""
+        self._prepared_of, self._prepared = (), []
+
+    def _floats(self, memory: torch.Tensor) -> torch.Tensor:
+        return memory[: self._floating].view(torch.float32)
+
     def _average(self, gradients: Sequence[torch.Tensor]) -> torch.Tensor:
         """(g₀ + g₁ + …)/n in float32, in that order: (floating elements,)."""
+        floats = [self._floats(gradient) for gradient in gradients]
+        if len(floats) == 1:
+            return floats[0]
+        prepared = self._prepared if _places(gradients) == self._prepared_of else []
+        for rest in without(Span(0, self._mean.numel()), prepared):
+            self._average_over(floats, rest)
+        self.forget()
+        return self._mean
+
+    def _average_over(self, gradients: Sequence[torch.Tensor], span: Span) -> None:
+        """Average some elements, a chunk at a time."""
         count = len(gradients)
-        if count == 1:
-            return gradients[0]
         exact = count & (count - 1) == 0  # then 1/n is a power of two, and to multiply gives the bits of dividing
-        for mean, (first, second, *others) in zip(
-            self._mean.split(CHUNK), zip(*(each.split(CHUNK) for each in gradients), strict=True), strict=True
-        ):
+        for start in range(span.start, span.stop, CHUNK):
+            stop = min(start + CHUNK, span.stop)
+            mean = self._mean[start:stop]
+            first, second, *others = (gradient[start:stop] for gradient in gradients)
             torch.add(first, second, out=mean)
             for other in others:
                 mean.add_(other)
@@ -136,7 +171,6 @@ class Lane:
                 mean.mul_(1 / count)
             else:
                 mean.div_(count)
-        return self._mean
 
     def _step(self, tick: int) -> tuple[float, ...]:
         if self._optimizer is None:
@@ -151,6 +185,10 @@ class Lane:
         lr = tuple(float(group["lr"]) for group in self._optimizer.param_groups)
         self._optimizer.step()
         return lr
+
+
+def _places(gradients: Sequence[torch.Tensor]) -> tuple[int, ...]:
+    return tuple(gradient.data_ptr() for gradient in gradients)
 
 
 def _piece(mean: torch.Tensor, piece: Slice) -> torch.Tensor:

@@ -3,14 +3,36 @@
 import queue
 import threading
 from concurrent.futures import Future
+from dataclasses import dataclass
 
+from psgd.core.layout import Span
 from psgd.core.messages import Refused, Request
 from psgd.shard.shard import ParameterShard
-from psgd.transport.base import Deliver, Sizes
+from psgd.transport.base import Deliver, PushId, Sizes
 
 TICK_S = 0.25
 
-Item = tuple[Request, Deliver, memoryview | None]
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """A request."""
+
+    request: Request
+    deliver: Deliver
+    payload: memoryview | None
+
+
+@dataclass(frozen=True, slots=True)
+class _Ready:
+    """Bytes of a push to come."""
+
+    push: PushId
+    payload: memoryview
+    span: Span | None
+
+
+Item = _Asked | _Ready | None
+"""None: a tick."""
 
 
 class ThreadedQueue:
@@ -27,7 +49,7 @@ class ThreadedQueue:
     def __init__(self, shard: ParameterShard) -> None:
         self.failure: Future[None] = Future()
         self._shard = shard
-        self._items: queue.SimpleQueue[Item | None] = queue.SimpleQueue()
+        self._items: queue.SimpleQueue[Item] = queue.SimpleQueue()
         self._driving = threading.Lock()
         self._closing = threading.Event()
         self._ticking = threading.Thread(target=self._tick, name="psgd-tick", daemon=True)
@@ -40,7 +62,11 @@ class ThreadedQueue:
 
     def submit(self, request: Request, deliver: Deliver, payload: memoryview | None = None) -> None:
         """Queue the request; the caller may have to carry it out."""
-        self._put((request, deliver, payload))
+        self._put(_Asked(request, deliver, payload))
+
+    def prepare(self, push: PushId, payload: memoryview, ready: Span | None) -> None:
+        """Queue what is known of a push to come."""
+        self._put(_Ready(push, payload, ready))
 
     def close(self) -> None:
         """Finish what is queued; ticks end."""
@@ -54,7 +80,7 @@ class ThreadedQueue:
         while not self._closing.wait(TICK_S):
             self._put(None)
 
-    def _put(self, item: Item | None) -> None:
+    def _put(self, item: Item) -> None:
         """Queue a request, or a tick. Whoever drives looks again after letting go: so nothing is left behind."""
         self._items.put(item)
         while not self._items.empty() and self._driving.acquire(blocking=False):
@@ -71,18 +97,23 @@ class ThreadedQueue:
                 return
             self._take(item)
 
-    def _take(self, item: Item | None) -> None:
-        """One request, or a tick. A shard that has failed once is not to be trusted with another."""
-        if self.failure.done():
-            if item is not None:
-                item[1](Refused(f"the shard failed: {self.failure.exception()!r}"), None)
-            return
-        try:
-            if item is None:
-                self._shard.tick()
+    def _take(self, item: Item) -> None:
+        """A shard that has failed once is not to be trusted with another request."""
+        if not self.failure.done():
+            try:
+                self._hand_on(item)
+            except Exception as error:  # whatever the user's optimizer raises must reach the driver
+                self.failure.set_exception(error)
             else:
-                self._shard.submit(*item)
-        except Exception as error:  # whatever the user's optimizer raises must reach the driver
-            self.failure.set_exception(error)
-            if item is not None:
-                item[1](Refused(f"the shard failed: {error!r}"), None)
+                return
+        if isinstance(item, _Asked):
+            item.deliver(Refused(f"the shard failed: {self.failure.exception()!r}"), None)
+
+    def _hand_on(self, item: Item) -> None:
+        match item:
+            case _Asked(request, deliver, payload):
+                self._shard.submit(request, deliver, payload)
+            case _Ready(push, payload, span):
+                self._shard.prepare(push, payload, span)
+            case None:
+                self._shard.tick()

@@ -23,6 +23,7 @@ from psgd.core.effects import (
     key_of,
 )
 from psgd.core.ids import Boundary, Shard, Slot, Step
+from psgd.core.layout import Span
 from psgd.core.messages import (
     Announce,
     Commit,
@@ -45,8 +46,9 @@ from psgd.core.protocol import ShardProtocol
 from psgd.errors import InternalError, PeerError
 from psgd.shard.lane import Gradient
 from psgd.shard.payloads import Payloads
+from psgd.shard.preparation import Preparation
 from psgd.shard.state import ShardState
-from psgd.transport.base import Deliver, PeerLink, Sizes
+from psgd.transport.base import Deliver, PeerLink, PushId, Sizes
 from psgd.transport.flat import allocate, as_memory, view_bytes
 from psgd.transport.payload import expected_bytes, wrong_size
 from psgd.transport.wire_format import WireFormat
@@ -77,6 +79,9 @@ class ParameterShard:
         self._protocol = ShardProtocol(rules, shard)
         self._state = state
         self._payloads = Payloads(wire, state.memory, state.pushed_bytes, rules.slots)
+        # Only a step that waits for all slots is sure to average just those.
+        self._prepares = rules.mode.weights_stand and wire.push.identity
+        self._preparation = Preparation(rules.slots)
         self._peers = peers
         self._on_boundary = on_boundary
         self._clock = clock
@@ -114,6 +119,20 @@ class ParameterShard:
         self._handle(request)
         self._arriving = None
 
+    def prepare(self, push: PushId, payload: memoryview, ready: Span | None) -> None:
+        """Some bytes of a push to come are final, see `psgd.transport.base.Endpoint`."""
+        if not self._prepares:
+            return
+        if ready is None:
+            self._drop_preparation()
+            return
+        for span in self._preparation.add(push, as_memory(payload), ready):
+            self._state.prepare(self._preparation.gradients, span)
+
+    def _drop_preparation(self) -> None:
+        self._preparation.drop()
+        self._state.forget()
+
     def tick(self) -> None:
         """Some time has passed."""
         self._handle(Ticked())
@@ -142,6 +161,7 @@ class ParameterShard:
                 self._staged[slot] = Gradient(self._arriving, frozenset(absent))
             case Discard(slot):
                 del self._staged[slot]
+                self._drop_preparation()
             case ApplyMean(_, slots, tick):
                 self._apply(slots, tick)
             case ApplyGradient(slot, _, tick):
@@ -163,6 +183,7 @@ class ParameterShard:
 
     def _apply(self, slots: tuple[Slot, ...], tick: int) -> None:
         lr = self._state.apply([self._staged.pop(slot) for slot in slots], tick)
+        self._preparation.drop()
         self._handle(Applied(lr))
 
     def _payload(self, request: Request, reply: Reply) -> memoryview | None:

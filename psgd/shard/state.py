@@ -75,6 +75,24 @@ class ShardState:
         for lane in self._lanes:
             lane.begin()
 
+    def prepare(self, gradients: Sequence[torch.Tensor], ready: Span) -> None:
+        """Average some bytes already, of gradients that will come whole.
+
+        Args:
+            gradients: (pushed_bytes,) uint8 each, in slot order.
+            ready: bytes that are final in all of them.
+        """
+        for lane, span in zip(self._lanes, self._spans, strict=True):
+            start, stop = max(ready.start, span.start), min(ready.stop, span.stop)
+            if start < stop:
+                share = [_cut(gradient, span) for gradient in gradients]
+                lane.prepare(share, Span(start - span.start, stop - span.start))
+
+    def forget(self) -> None:
+        """What was prepared does not count."""
+        for lane in self._lanes:
+            lane.forget()
+
     def apply(self, gradients: Sequence[Gradient], tick: int) -> tuple[float, ...]:
         """Update once with the mean of the gradients, added in the order given.
 

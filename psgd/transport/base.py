@@ -8,7 +8,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from psgd.core.messages import PeerMessage, Reply, Request
+from psgd.core.ids import Incarnation, Slot, Step
+from psgd.core.layout import Span
+from psgd.core.messages import PeerMessage, Push, Reply, Request
 
 Deliver = Callable[[Reply, memoryview | None], None]
 """Takes the reply and its payload. May be called from any thread, at once or later, exactly once a request.
@@ -34,6 +36,15 @@ class Sizes:
     total: int
 
 
+@dataclass(frozen=True, slots=True)
+class PushId:
+    """Which push some bytes belong to, before its final message says the rest."""
+
+    slot: Slot
+    incarnation: Incarnation
+    step: Step
+
+
 class Endpoint(Protocol):
     """The receiving side: a shard behind its apply queue."""
 
@@ -43,6 +54,27 @@ class Endpoint(Protocol):
 
     def submit(self, request: Request, deliver: Deliver, payload: memoryview | None = None) -> None:
         """Queue the request; ``payload`` belongs to the endpoint until it has replied."""
+
+    def prepare(self, push: PushId, payload: memoryview, ready: Span | None) -> None:
+        """Some bytes of a push to come are final: what can be done with them may be done now. Only a hint.
+
+        Args:
+            payload: all of the push's, which it will come with.
+            ready: the bytes; None: what was final before is not any more.
+        """
+
+
+class Upload(Protocol):
+    """A push whose bytes leave while the rest of them is still computed."""
+
+    def ready(self, span: Span) -> None:
+        """These bytes of the payload are final; never blocks."""
+
+    def withdraw(self) -> None:
+        """Bytes that were said to be final have changed: they have to be sent again."""
+
+    def finish(self, push: Push, deliver: Deliver, into: Sequence[memoryview] = ()) -> None:
+        """All bytes are final; from here on as `Connection.submit`."""
 
 
 class Connection(Protocol):
@@ -64,6 +96,9 @@ class Connection(Protocol):
             into: writable memory, in pieces that are filled one after another before ``deliver`` is called: as many
                 bytes as the reply's payload has. None: they come beside the reply.
         """
+
+    def begin(self, push: PushId, payload: memoryview) -> Upload:
+        """Begin a push whose payload is still to be computed; to be finished, or left alone."""
 
     def close(self) -> None:
         """Give up what is under way and free what the connection holds."""

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from functools import partial
 
 from psgd.core.messages import PeerMessage, Refused, Reply, Request
-from psgd.transport.base import Deliver, Endpoint
+from psgd.transport.base import Deliver, Endpoint, PushId, Upload
 from psgd.transport.payload import as_bytes, expected_bytes, land, wrong_size
+from psgd.transport.upload import LateUpload
 
 
 class MemoryConnection:
@@ -41,6 +42,10 @@ class MemoryConnection:
             if not closed:
                 self._under_way.add(call)
         _turns.take(partial(deliver, _CLOSED, None) if closed else partial(self._carry, call))
+
+    def begin(self, push: PushId, payload: memoryview) -> Upload:
+        """Begin a push; on this plane its bytes are taken at the end."""
+        return LateUpload(self, payload)
 
     def close(self) -> None:
         """Refuse what is under way; no ``into`` is written from here on."""

@@ -49,8 +49,9 @@ class ShardDoors:
         self._key = key
         self._host = host
         self._weights: tuple[Segment, int] | None = None
+        self._shm: ShmServer | None = None
         self._notice: str | None = None
-        shared = job.plane != "rpc" and job.rules.mode.weights_stand and job.wire == "float32"
+        shared = job.plane != "rpc" and _shows_weights(job)
         self.memory = self._share(part) if shared else allocate(part.bytes)
         """(part.bytes,) uint8, for the shard's weights."""
 
@@ -85,6 +86,12 @@ class ShardDoors:
         self._shm = ShmServer(endpoint, key=self._key, slots=rules.slots, weights=self._weights)
         return ShardAddress(self._rpc.address, self._shm.name)
 
+    def close(self) -> None:
+        """Let everybody go."""
+        self._rpc.close()
+        if self._shm is not None:
+            self._shm.close()
+
 
 def connect_by_rpc(addresses: Sequence[ShardAddress], key: JobKey) -> list[RpcConnection]:
     """A way to every shard, indexed by shard, for who asks seldom."""
@@ -112,7 +119,8 @@ def reach(
     pool = SegmentPool()
     connections: list[Connection] = []
     try:
-        connections += [_connect(k, address, job, key, pool) for k, address in enumerate(addresses)]
+        for shard, address in enumerate(addresses):
+            connections.append(_connect(shard, address, job, key, pool))
         near = [connection for connection in connections if isinstance(connection, ShmConnection)]
         if not near:
             return attach(connections, job, slots), []
@@ -125,6 +133,11 @@ def reach(
             raise
         notice = f"a worker uses rpc, though shards are on its host: {error}"
         return attach(connect_by_rpc(addresses, key), job, slots), [notice]
+
+
+def _shows_weights(job: Job) -> bool:
+    """Whether shards let workers on their host read weights where they are: they stand still, and are written as is."""
+    return job.rules.mode.weights_stand and job.wire == "float32"
 
 
 def _connect(shard: int, address: ShardAddress, job: Job, key: JobKey, pool: SegmentPool) -> Connection:
@@ -141,8 +154,8 @@ def _connect(shard: int, address: ShardAddress, job: Job, key: JobKey, pool: Seg
 
 
 def _weights(connections: Sequence[Connection], job: Job) -> torch.Tensor | None:
-    """The flat space that shows the shards' own memory, where that stands still."""
-    if not job.rules.mode.weights_stand:
+    """The flat space that shows the shards' own memory, if they show it."""
+    if not _shows_weights(job):
         return None
     overlay = Overlay(job.layout.bytes)
     for connection, part in zip(connections, job.parts(), strict=True):

@@ -10,8 +10,10 @@ from typing import Any, NamedTuple, TypeVar, cast, get_args
 from google.protobuf.message import DecodeError, Message
 
 from psgd.core import messages as core
+from psgd.core.ids import Incarnation, Slot, Step
 from psgd.core.messages import PeerMessage, Reply, Request, Status
 from psgd.errors import InternalError, PeerError
+from psgd.transport.base import PushId
 from psgd.transport.generated.psgd.v1 import shard_pb2
 
 LIMIT = 2**53
@@ -100,6 +102,17 @@ def peer_message_of(envelope: shard_pb2.PeerMessage) -> PeerMessage:
         PeerError: if it is none of those that psgd knows, or holds an absurd number.
     """
     return cast(PeerMessage, _read_case(envelope, "message", _PEER_MESSAGES))
+
+
+def push_id_of(message: shard_pb2.PushId) -> PushId:
+    """Which push it is, from protobuf.
+
+    Raises:
+        PeerError: if it holds an absurd number.
+    """
+    for name in ("slot", "incarnation", "step"):
+        _sane(f"PushId.{name}", getattr(message, name))
+    return PushId(Slot(message.slot), Incarnation(message.incarnation), Step(message.step))
 
 
 def parse(kind: type[Parsed], encoded: bytes) -> Parsed:

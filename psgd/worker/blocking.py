@@ -29,6 +29,7 @@ class BlockingSlot:
         device: where they are.
         chronicle: makes the slot's records.
         observe: told about every finished iteration.
+        overlap: gradients leave during backward; if they change after it, they leave again.
 
     Raises:
         ConfigurationError: if the tensors are not the layout's.
@@ -44,6 +45,7 @@ class BlockingSlot:
         device: torch.device,
         chronicle: Chronicle,
         observe: Callable[[Iteration], None],
+        overlap: bool,
     ) -> None:
         self.receipts: tuple[Receipt, ...] = ()
         """The answers to the last push, indexed by shard; empty before the first."""
@@ -59,6 +61,7 @@ class BlockingSlot:
         self._replica.aim(self._runner.outgoing.gradient)
         self._chronicle = chronicle
         self._observe = observe
+        self._overlap = overlap
         self._refusal: str | None = None
         self._pulled_at = time.perf_counter()
         self._loss: float | None = None
@@ -110,6 +113,9 @@ class BlockingSlot:
         if self.ended:
             self._read_last()
         self._replica.renew()
+        if self._overlap and not self.ended:
+            self._runner.begin_push()
+            self._replica.aim(self._runner.outgoing.gradient, self._runner.outgoing.leave)
         self._pulled_at = time.perf_counter()
 
     def _take(self, event: SlotEvent) -> None:

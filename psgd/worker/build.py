@@ -52,4 +52,4 @@ def build_worker(
     ]
     dataset = cast(MapDataset, job.data())
     compute = Supervised(model, job.training, dataset, job.rules.slots, device)
-    return Worker(number, job.rules.mode, runners, replica, compute, inbox, observe)
+    return Worker(number, job, runners, replica, compute, inbox, observe)

@@ -1,6 +1,7 @@
 """What a slot computes: forward and backward over the batch of (step, slot), as a pure function of the weights."""
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -45,11 +46,14 @@ class Supervised:
         self._plan = BatchPlan(len(dataset), slots, training.batch_size, training.seed)
         self._delays = {s.slot: s for s in training.stragglers}
 
-    def __call__(self, step: int, slot: int) -> Computation:
+    def __call__(self, step: int, slot: int, before_last: Callable[[], None]) -> Computation:
         """Leave the mean gradient of the slot's batch in ``.grad``.
 
         The batch is drawn whole, then computed in ``accumulate`` micro-batches, whose mean losses are weighted by
         their sizes.
+
+        Args:
+            before_last: called before the last backward pass.
         """
         began = time.perf_counter()
         seed_everything(self._plan.seed, step, slot)
@@ -59,6 +63,8 @@ class Supervised:
         for start in range(0, size, chunk):
             inputs, targets = (cut(part, start, start + chunk) for part in batch)
             share = min(chunk, size - start) / size
+            if start + chunk >= size:
+                before_last()
             loss += self._backward(inputs, targets, share)
         self._linger(slot, began)
         return Computation(loss, size, time.perf_counter() - began)

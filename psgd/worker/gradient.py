@@ -37,8 +37,13 @@ class SlotGradient:
         """
         target = self._targets[name]
         if value is not target:
-            self._sums[name] = _copy(target, value)
+            with torch.no_grad():  # a gradient may have a graph of its own
+                self._sums[name] = _copy(target, value)
         return target
+
+    def version(self, name: str) -> int:
+        """Changes with everything that is done to the value here."""
+        return self._targets[name]._version
 
     def zero(self, name: str) -> None:
         """There is no gradient."""

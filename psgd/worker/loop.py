@@ -3,8 +3,9 @@
 import queue
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 
-from psgd.core.modes import Mode
+from psgd.config import Job
 from psgd.core.slot import Compute, Finish, Halt, Phase, SlotEffect, SlotEvent
 from psgd.errors import LostError
 from psgd.runlog import Iteration
@@ -13,8 +14,8 @@ from psgd.worker.record import Chronicle
 from psgd.worker.replica import Replica
 from psgd.worker.runner import Inbox, SlotRunner
 
-ComputeGradient = Callable[[int, int], Computation]
-"""(step, slot): leaves the gradient in the model."""
+ComputeGradient = Callable[[int, int, Callable[[], None]], Computation]
+"""(step, slot, before the last backward pass): leaves the gradient in the model."""
 
 PATIENCE_S = 1.0
 
@@ -26,7 +27,6 @@ class Worker:
     are under way.
 
     Args:
-        mode: of the job.
         runners: one a slot.
         compute: leaves the gradient of (step, slot) in the replica's model.
         observe: told about every finished iteration; ``time_s`` is on this process' ``time.perf_counter``.
@@ -36,7 +36,7 @@ class Worker:
     def __init__(
         self,
         number: int,
-        mode: Mode,
+        job: Job,
         runners: Sequence[SlotRunner],
         replica: Replica,
         compute: ComputeGradient,
@@ -44,7 +44,9 @@ class Worker:
         observe: Callable[[Iteration], None],
     ) -> None:
         self._number = number
+        mode = job.rules.mode
         self._receipt_renews, self._weights_stand = mode.receipt_renews, mode.weights_stand
+        self._overlap = job.training.overlap
         self._runners = {runner.machine.slot: runner for runner in runners}
         self._replica = replica
         self._compute = compute
@@ -105,6 +107,12 @@ class Worker:
         self._take(following, following.choice())
         return True
 
+    def _let_leave(self, runner: SlotRunner) -> None:
+        """The last backward pass begins: what it completes is final."""
+        if self._overlap:
+            runner.begin_push()
+            self._replica.aim(runner.outgoing.gradient, runner.outgoing.leave)
+
     def _may_renew(self, runner: SlotRunner) -> bool:
         """Whether no other slot of this worker has use for the old weights, nor for the time that new ones take."""
         phases = {other.machine.phase for other in self._runners.values() if other is not runner} - {Phase.ENDED}
@@ -122,7 +130,7 @@ class Worker:
                 self._replica.renew()
                 self._replica.aim(runner.outgoing.gradient)
                 self._replica.clear_gradients()
-                self._computed[slot] = self._compute(step, slot)
+                self._computed[slot] = self._compute(step, slot, partial(self._let_leave, runner))
                 computed = self._replica.gather(runner.outgoing.gradient)
                 self._take(runner, replace(computed, renew=self._may_renew(runner)))
             case Finish():

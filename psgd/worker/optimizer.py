@@ -28,6 +28,8 @@ class DistributedOptimizer(torch.optim.Optimizer):
         parameters: ``model.named_parameters()``, all of them, of the same model that Trainer has; the model is on
             its device already.
         buffers: ``model.named_buffers()``, needed if the model has any that its ``state_dict`` has.
+        overlap: send gradients while backward computes the rest of them. For loops with one backward pass a step and
+            nothing between it and ``step()``: gradients that change after they have left are sent again.
 
     Raises:
         ConfigurationError: outside a training loop, or if the tensors are not those of the job's model.
@@ -49,12 +51,18 @@ class DistributedOptimizer(torch.optim.Optimizer):
 
     _complete = False
 
-    def __init__(self, parameters: Iterable[tuple[str, Parameter]], buffers: Iterable[tuple[str, Tensor]] = ()) -> None:
+    def __init__(
+        self,
+        parameters: Iterable[tuple[str, Parameter]],
+        buffers: Iterable[tuple[str, Tensor]] = (),
+        *,
+        overlap: bool = False,
+    ) -> None:
         session = current()
         self._parameters = _named(parameters)
         tensors = _arranged(self._parameters, dict(buffers), session.job.layout)
         device = next((parameter.device for parameter in self._parameters.values()), torch.device("cpu"))
-        self._slot = session.bind(tensors, device)
+        self._slot = session.bind(tensors, device, overlap)
         own = session.job.optimizer([(n, p) for n, p in self._parameters.items() if p.requires_grad])
         super().__init__(own.param_groups, own.defaults)
         for group in self.param_groups:

@@ -1,6 +1,6 @@
 """What a slot pushes: its gradient, written as the wire wants it."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 
 import torch
@@ -8,10 +8,14 @@ import torch
 from psgd.core.ids import Shard
 from psgd.core.layout import Layout, Part, Span
 from psgd.core.slot import Computed
+from psgd.transport.base import Upload
 from psgd.transport.compression import Residual
 from psgd.transport.flat import allocate, view_bytes
 from psgd.transport.wire_format import JobWire
 from psgd.worker.gradient import SlotGradient
+
+BUCKET_BYTES = 4 * 2**20
+"""What leaves together: less would cost more in messages than it gains."""
 
 
 class Outgoing:
@@ -31,24 +35,71 @@ class Outgoing:
         self._wire = wire
         self._memory = memory
         self._absent: Collection[int] = ()
+        self._indices = {spec.name: index for index, spec in enumerate(layout.tensors)}
+        self._uploads: Sequence[Upload] = ()
+        self._buckets: list[list[Span]] = []
+        self._left: dict[str, int] = {}
+        self._left_finite = True
         gathered = memory if wire.push_is_identity else allocate(layout.pushed_bytes)
         self.gradient = SlotGradient(gathered, layout)
         self.residual = Residual(layout) if any(each.push.feedback for each in wire.formats) else None
 
+    def begin(self, uploads: Sequence[Upload]) -> None:
+        """Let gradients leave as they become final.
+
+        Args:
+            uploads: indexed by shard.
+        """
+        self._uploads, self._buckets = uploads, [[] for _ in uploads]
+        self._left, self._left_finite = {}, True
+
+    def leave(self, name: str) -> None:
+        """A parameter's gradient lies here, and is probably final: send it, with others to a bucket."""
+        index = self._indices[name]
+        self._left[name] = self.gradient.version(name)
+        for shard, each in enumerate(self._wire.formats):
+            place = each.push.places.get(index)
+            if place is not None:
+                if not each.push.identity:
+                    gathered, written = self._memory_of(shard)
+                    self._left_finite &= each.push.encode_tensor(index, gathered, written, self.residual)
+                self._put(shard, place)
+
     def write(self, computed: Computed) -> Computed:
-        """Write the gradient for the wire.
+        """Write what has not left for the wire.
 
         Returns:
             The same, and whether what the shards will read is finite.
         """
         self._absent = computed.absent
+        if any(self.gradient.version(name) != version for name, version in self._left.items()):
+            self._withdraw()
         if self._wire.push_is_identity:
             return computed
-        finite = True
-        for each, part, span in zip(self._wire.formats, self._parts, self._wire.pushes, strict=True):
-            gathered, written = _cut(self.gradient.memory, part.pushed), _cut(self._memory, span)
-            finite &= each.push.encode(gathered, written, self.residual, self._absent)
+        finite, done = self._left_finite, [self._indices[name] for name in self._left]
+        for shard, each in enumerate(self._wire.formats):
+            gathered, written = self._memory_of(shard)
+            finite &= each.push.encode(gathered, written, self.residual, self._absent, done)
+        self._left = {}
         return replace(computed, finite=computed.finite and finite)
+
+    def _withdraw(self) -> None:
+        """What had left has changed since: backward came back to it, or the training loop did something to it."""
+        for upload in self._uploads:
+            upload.withdraw()
+        self._left, self._left_finite = {}, True
+
+    def _put(self, shard: int, place: Span) -> None:
+        bucket = self._buckets[shard]
+        bucket.append(place)
+        if sum(span.bytes for span in bucket) >= BUCKET_BYTES:
+            for span in _merged(bucket):
+                self._uploads[shard].ready(span)
+            bucket.clear()
+
+    def _memory_of(self, shard: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """A shard's part of the gradient, and of what is sent."""
+        return _cut(self.gradient.memory, self._parts[shard].pushed), _cut(self._memory, self._wire.pushes[shard])
 
     def payload(self, shard: Shard) -> memoryview:
         """The bytes for a shard."""
@@ -57,8 +108,19 @@ class Outgoing:
     def accepted(self, shard: Shard) -> None:
         """The shard has taken its bytes: what they left out is to be sent another time."""
         if self.residual is not None:
-            gradient, sent = _cut(self.gradient.memory, self._parts[shard].pushed), self._wire.pushes[shard]
-            self._wire.formats[shard].push.carry(gradient, _cut(self._memory, sent), self.residual, self._absent)
+            gathered, sent = self._memory_of(shard)
+            self._wire.formats[shard].push.carry(gathered, sent, self.residual, self._absent)
+
+
+def _merged(spans: Sequence[Span]) -> list[Span]:
+    """The same bytes in as few spans as can be."""
+    merged: list[Span] = []
+    for span in sorted(spans, key=lambda span: span.start):
+        if merged and merged[-1].stop == span.start:
+            merged[-1] = Span(merged[-1].start, span.stop)
+        else:
+            merged.append(span)
+    return merged
 
 
 def _cut(memory: torch.Tensor, span: Span) -> torch.Tensor:

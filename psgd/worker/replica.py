@@ -36,6 +36,7 @@ class Replica:
         self._device_memory = memory if device.type == "cpu" else memory.to(device)
         self._views = views(self._device_memory, layout)
         self._aim: SlotGradient | None = None
+        self._leave: Callable[[str], None] | None = None
         by_role = {role: [s.name for s in layout.tensors if s.role is role] for role in Role}
         self._parameters = {name: tensors[name] for name in by_role[Role.PARAMETER]}
         self._buffers = {name: tensors[name] for name in by_role[Role.BUFFER] + by_role[Role.COUNTER]}
@@ -54,9 +55,13 @@ class Replica:
             buffer.copy_(self._views[name])
         self._as_pulled = self._traces()
 
-    def aim(self, gradient: SlotGradient) -> None:
-        """Let what is computed from here on go to this slot's gradient."""
-        self._aim = gradient
+    def aim(self, gradient: SlotGradient, leave: Callable[[str], None] | None = None) -> None:
+        """Let what is computed from here on go to this slot's gradient.
+
+        Args:
+            leave: told the name of each parameter whose gradient has come to lie there, and is probably final.
+        """
+        self._aim, self._leave = gradient, leave
 
     def clear_gradients(self) -> None:
         """Forget the gradients: a parameter that gets none is told apart from one whose gradient is zero."""
@@ -92,6 +97,8 @@ class Replica:
         def moves(parameter: torch.Tensor) -> None:
             if self._aim is not None and parameter.grad is not None:
                 parameter.grad = self._aim.keep(name, parameter.grad)
+                if self._leave is not None:
+                    self._leave(name)
 
         return moves
 

@@ -10,6 +10,7 @@ from psgd.core.layout import Part
 from psgd.core.messages import Pull, Pulled, Push, Receipt, Reply, SlotRequest, Status
 from psgd.core.slot import Chosen, Computed, Phase, Replied, Send, SlotEffect, SlotEvent, SlotMachine, Started
 from psgd.transport.attachment import Attachment
+from psgd.transport.base import PushId, Upload
 from psgd.transport.flat import view_bytes
 from psgd.transport.state import both_spans
 from psgd.worker.outgoing import Outgoing
@@ -79,6 +80,7 @@ class SlotRunner:
         """What the slot pushes; unchanged while a push is under way."""
         self._connections = attachment.connections
         self._renews = False
+        self._uploads: Sequence[Upload] = ()
         self._weights = weights
         self._inbox = inbox
 
@@ -91,6 +93,15 @@ class SlotRunner:
     def renewing(self) -> bool:
         """Whether a push is under way whose receipts bring new weights: nobody may compute at the old ones."""
         return self._renews and self.machine.phase is Phase.PUSHING
+
+    def begin_push(self) -> None:
+        """Let gradients leave while they are computed."""
+        machine = self.machine
+        push = PushId(machine.slot, machine.incarnation, machine.clock)
+        self._uploads = [
+            connection.begin(push, self.outgoing.payload(Shard(k))) for k, connection in enumerate(self._connections)
+        ]
+        self.outgoing.begin(self._uploads)
 
     def start(self) -> None:
         """Introduce the slot to the shards."""
@@ -119,12 +130,15 @@ class SlotRunner:
         return [effect for effect in effects if not isinstance(effect, Send)]
 
     def _send(self, shard: Shard, request: SlotRequest) -> None:
-        payload = None
-        if isinstance(request, Push):
-            payload = self.outgoing.payload(shard)
-            self._renews = request.renew
-        into = self._weights.into(shard, request)
-        self._connections[shard].submit(request, partial(self._replied, shard, request), payload, into)
+        deliver, into = partial(self._replied, shard, request), self._weights.into(shard, request)
+        if not isinstance(request, Push):
+            self._connections[shard].submit(request, deliver, None, into)
+            return
+        self._renews = request.renew
+        if self._uploads:
+            self._uploads[shard].finish(request, deliver, into)
+        else:
+            self._connections[shard].submit(request, deliver, self.outgoing.payload(shard), into)
 
     def _replied(self, shard: Shard, request: SlotRequest, reply: Reply, _payload: memoryview | None) -> None:
         self._inbox.put((self.machine.slot, Replied(shard, request, reply)))

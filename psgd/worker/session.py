@@ -120,12 +120,13 @@ class Session:
             )
         return self._bound
 
-    def bind(self, tensors: Mapping[str, torch.Tensor], device: torch.device) -> BlockingSlot:
+    def bind(self, tensors: Mapping[str, torch.Tensor], device: torch.device, overlap: bool) -> BlockingSlot:
         """Bind a model's tensors to the slot, once; they have weights when the slot is open.
 
         Args:
             tensors: by the layout's names.
             device: where they are.
+            overlap: gradients leave during backward.
 
         Raises:
             ConfigurationError: if a model is bound already, or the tensors are not the layout's.
@@ -143,6 +144,7 @@ class Session:
             device,
             self._chronicle,
             self._observe,
+            overlap,
         )
         return self._bound
 

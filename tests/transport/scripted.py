@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from psgd.core.ids import Generation, Incarnation, Slot, Step, Version
+from psgd.core.layout import Span
 from psgd.core.messages import (
     Advance,
     Announce,
@@ -31,7 +32,7 @@ from psgd.core.messages import (
     Snapshot,
     Status,
 )
-from psgd.transport.base import Connection, Deliver, Sizes
+from psgd.transport.base import Connection, Deliver, PushId, Sizes
 
 PATIENCE_S = 20.0
 
@@ -93,6 +94,7 @@ class ScriptedEndpoint:
         self.whole = bytearray(pushed + frozen)
         self.answer = answer
         self.arrivals: list[Arrival] = []
+        self.prepared: list[tuple[PushId, tuple[int, int] | None, bytes]] = []
         self._arrived: queue.SimpleQueue[Arrival] = queue.SimpleQueue()
 
     def submit(self, request: Request, deliver: Deliver, payload: memoryview | None = None) -> None:
@@ -102,6 +104,10 @@ class ScriptedEndpoint:
         reply = self.answer(request)
         if reply is not None:
             deliver(reply, self._payload(request))
+
+    def prepare(self, push: PushId, payload: memoryview, ready: Span | None) -> None:
+        span = None if ready is None else (ready.start, ready.stop)
+        self.prepared.append((push, span, b"" if ready is None else bytes(payload[ready.start : ready.stop])))
 
     def next_arrival(self) -> Arrival:
         return self._arrived.get(timeout=PATIENCE_S)

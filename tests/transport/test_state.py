@@ -12,10 +12,11 @@ from psgd.core.modes import Async, Rules
 from psgd.errors import LostError
 from psgd.shard.shard import ParameterShard
 from psgd.shard.state import ShardState
-from psgd.transport.base import Deliver, Endpoint
+from psgd.transport.base import Deliver, Endpoint, PushId, Upload
 from psgd.transport.flat import allocate, view_bytes
 from psgd.transport.memory import MemoryConnection, MemoryPeerLink
 from psgd.transport.state import ask, load_state, read_state
+from psgd.transport.upload import LateUpload
 from psgd.transport.wire_format import WireFormat
 
 LAYOUT = Layout(
@@ -89,6 +90,9 @@ class Refusing:
         into: Sequence[memoryview] = (),
     ) -> None:
         deliver(Refused(f"no way for {type(request).__name__}"), None)
+
+    def begin(self, push: PushId, payload: memoryview) -> Upload:
+        return LateUpload(self, payload)
 
     def close(self) -> None:
         """Nothing to close."""

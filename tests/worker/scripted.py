@@ -4,8 +4,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from psgd.core.messages import Reply, Request
-from psgd.transport.base import Deliver
+from psgd.transport.base import Deliver, PushId, Upload
 from psgd.transport.payload import scatter
+from psgd.transport.upload import LateUpload
 
 
 @dataclass
@@ -42,6 +43,9 @@ class ScriptedConnection:
     def take(self) -> Sent:
         """The oldest request that is not answered yet."""
         return self.sent.pop(0)
+
+    def begin(self, push: PushId, payload: memoryview) -> Upload:
+        return LateUpload(self, payload)
 
     def close(self) -> None:
         """Nothing to close."""

@@ -29,6 +29,10 @@ class Scale(nn.Module):
         return inputs * self.factor
 
 
+def nothing() -> None:
+    """Nobody wants to know."""
+
+
 def mean_of_sums(outputs: Tensor, targets: Tensor) -> Tensor:
     return (outputs.sum(1) - targets).mean()
 
@@ -45,8 +49,8 @@ def gradients(model: nn.Module) -> list[Tensor]:
 
 def test_the_gradient_is_that_of_the_mean_loss_over_the_batch_of_step_and_slot() -> None:
     model, dataset = Scale(), integers()
-    done = Supervised(model, Training(mean_of_sums, batch_size=8, seed=4), dataset, 2, CPU)(step=1, slot=1)
-    inputs, targets = dataset[BatchPlan(32, 2, 8, 4).indices(step=1, slot=1)]
+    done = Supervised(model, Training(mean_of_sums, batch_size=8, seed=4), dataset, 2, CPU)(1, 1, nothing)
+    inputs, targets = dataset[BatchPlan(32, 2, 8, 4).indices(1, 1)]
     assert torch.equal(gradients(model)[0], inputs.mean(0))
     assert done.loss == (inputs.sum(1) - targets).mean().item()
     assert done.samples == 8
@@ -57,9 +61,9 @@ def test_the_gradient_is_that_of_the_mean_loss_over_the_batch_of_step_and_slot()
 def test_micro_batches_add_up_to_the_batch_exactly_where_sums_are_exact(accumulate: int) -> None:
     whole, parts = Scale(), Scale()
     dataset = integers()
-    at_once = Supervised(whole, Training(mean_of_sums, 8), dataset, 2, CPU)(0, 0)
+    at_once = Supervised(whole, Training(mean_of_sums, 8), dataset, 2, CPU)(0, 0, nothing)
     training = Training(mean_of_sums, 8, accumulate=accumulate)
-    bit_by_bit = Supervised(parts, training, dataset, 2, CPU)(0, 0)
+    bit_by_bit = Supervised(parts, training, dataset, 2, CPU)(0, 0, nothing)
     assert torch.equal(gradients(whole)[0], gradients(parts)[0])
     assert bit_by_bit.loss == at_once.loss
     assert bit_by_bit.samples == 8
@@ -69,8 +73,8 @@ def test_micro_batches_add_up_to_the_batch_exactly_where_sums_are_exact(accumula
 def test_unequal_micro_batches_are_weighted_by_their_sizes(accumulate: int) -> None:
     whole, parts = first_model(CNN), first_model(CNN)
     make = partial(Training, nn.functional.cross_entropy, batch_size=5)
-    at_once = Supervised(whole, make(), images(), 4, CPU)(2, 1)
-    bit_by_bit = Supervised(parts, make(accumulate=accumulate), images(), 4, CPU)(2, 1)
+    at_once = Supervised(whole, make(), images(), 4, CPU)(2, 1, nothing)
+    bit_by_bit = Supervised(parts, make(accumulate=accumulate), images(), 4, CPU)(2, 1, nothing)
     torch.testing.assert_close(gradients(parts), gradients(whole))
     assert bit_by_bit.loss == pytest.approx(at_once.loss, rel=1e-6)
 
@@ -84,7 +88,7 @@ def test_a_batch_is_computed_in_so_many_micro_batches(accumulate: int, sizes: li
         return nn.functional.cross_entropy(outputs, targets)
 
     training = Training(loss, batch_size=5, accumulate=accumulate)
-    Supervised(first_model(MLP), training, images(), 4, CPU)(0, 0)
+    Supervised(first_model(MLP), training, images(), 4, CPU)(0, 0, nothing)
     assert seen == sizes
 
 
@@ -104,7 +108,7 @@ def test_what_is_drawn_at_random_depends_on_seed_step_and_slot_alone() -> None:
 
     def compute(seed: int, step: int, slot: int) -> float:
         training = Training(nn.functional.cross_entropy, 4, seed)
-        return Supervised(model, training, Augmented(), 4, CPU)(step, slot).loss
+        return Supervised(model, training, Augmented(), 4, CPU)(step, slot, nothing).loss
 
     first = compute(0, 1, 2)
     draws = torch.rand(100), np.random.rand(100), random.random()  # others draw, too
@@ -121,9 +125,9 @@ def test_a_straggler_sleeps_its_factor_and_its_delay(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(compute, "time", clock)
     training = Training(mean_of_sums, 8, stragglers=(Straggler(slot=1, delay_s=0.5, factor=3.0),))
     supervised = Supervised(Scale(), training, integers(), 2, CPU)
-    assert supervised(0, 1).seconds == 10.0
+    assert supervised(0, 1, nothing).seconds == 10.0
     assert slept == [2.0 * (3.0 - 1) + 0.5]
-    assert supervised(0, 0).seconds == 7.0
+    assert supervised(0, 0, nothing).seconds == 7.0
     assert len(slept) == 1
 
 
@@ -142,7 +146,7 @@ def test_the_model_computes_in_the_precision_and_the_loss_in_float32(precision: 
         return mean_of_sums(outputs, targets)
 
     model = Watched(3, 3)
-    Supervised(model, Training(loss, 8, precision=precision), integers(), 2, CPU)(0, 0)
+    Supervised(model, Training(loss, 8, precision=precision), integers(), 2, CPU)(0, 0, nothing)
     assert seen == {"output": computed, "loss": torch.float32}
     assert {gradient.dtype for gradient in gradients(model)} == {torch.float32}
 
@@ -156,7 +160,7 @@ def test_an_output_that_is_no_tensor_reaches_the_loss_as_it_is() -> None:
         return mean_of_sums(outputs["sums"], targets)
 
     model = Named()
-    Supervised(model, Training(loss, 8), integers(), 2, CPU)(0, 0)
+    Supervised(model, Training(loss, 8), integers(), 2, CPU)(0, 0, nothing)
     assert len(gradients(model)) == 1
 
 

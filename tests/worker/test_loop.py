@@ -37,9 +37,9 @@ class Scripted:
         replica = Replica(tensors_of(self.model), job.layout, CPU, attachment.weights)
         weights, inbox = Weights(attachment, job.parts()), Inbox()
         runners = [SlotRunner(job, Slot(slot), Incarnation(0), attachment, weights, inbox) for slot in (0, 1)]
-        self.worker = Worker(7, job.rules.mode, runners, replica, self.compute, inbox, self.records.append)
+        self.worker = Worker(7, job, runners, replica, self.compute, inbox, self.records.append)
 
-    def compute(self, step: int, slot: int) -> Computation:
+    def compute(self, step: int, slot: int, before_last: Callable[[], None]) -> Computation:
         self.computed.append((step, slot))
         return Computation(loss=0.25, samples=6, seconds=0.0)
 

@@ -1,8 +1,12 @@
+import copy
+import warnings
+from collections.abc import Callable
+
 import pytest
 import torch
 from torch import Tensor, nn
 
-from psgd.core.layout import Layout
+from psgd.core.layout import Layout, Role
 from psgd.core.slot import Computed
 from psgd.errors import ConfigurationError
 from psgd.transport.flat import allocate, layout_of, pack, tensors_of, views
@@ -124,6 +128,274 @@ def test_padding_left_from_an_older_push_is_no_gradient() -> None:
     model.weight.grad = torch.ones(2, 2)
     padded = torch.full((layout.pushed_bytes,), 255, dtype=torch.uint8)  # NaN, read as float32
     assert replica.gather(SlotGradient(padded, layout)).finite is True
+
+
+# ------------------------------------------------------------------ gradients move while backward runs
+
+
+class Net(nn.Module):
+    """What users do with parameters: one is tied, one frozen, one unused, one indexed."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embedding = nn.Embedding(7, 6)
+        self.hidden = nn.Linear(6, 6)
+        self.tied = nn.Linear(6, 6, bias=False)
+        self.fixed = nn.Linear(6, 6).requires_grad_(requires_grad=False)
+        self.unused = nn.Linear(2, 2)
+        self.tied.weight = self.hidden.weight
+
+    def forward(self, words: Tensor) -> Tensor:
+        hidden = self.fixed(torch.tanh(self.hidden(self.embedding(words))))
+        output: Tensor = self.tied(hidden)
+        return output
+
+
+class Bound:
+    """A model bound to a slot, and its twin, which plain PyTorch trains."""
+
+    def __init__(self, make: Callable[[], nn.Module] = Net) -> None:
+        torch.manual_seed(5)
+        self.twin = make()
+        self.model = copy.deepcopy(self.twin)
+        tensors = tensors_of(self.model)
+        self.layout = layout_of(tensors)
+        self.replica = Replica(tensors, self.layout, CPU, allocate(self.layout.bytes))
+        self.gradient = slot_gradient(self.layout)
+        self.there = views(self.gradient.memory, self.layout, pushed_only=True)
+        pull(self.replica, self.twin, self.layout)
+        self.replica.aim(self.gradient)
+        self.models = (self.model, self.twin)
+
+    def parameter(self, name: str) -> nn.Parameter:
+        return self.model.get_parameter(name)
+
+    def check(self) -> Computed:
+        """What lies in the slot's memory is what the twin has; which parameters have none."""
+        computed = self.replica.gather(self.gradient)
+        absent = []
+        for index, spec in enumerate(self.layout.tensors):
+            if spec.role is Role.PARAMETER:
+                expected = self.twin.get_parameter(spec.name).grad
+                absent += [index] if expected is None else []
+                assert torch.equal(self.there[spec.name], torch.zeros(spec.shape) if expected is None else expected)
+        assert computed.absent == tuple(absent)
+        return computed
+
+
+def words(seed: int) -> Tensor:
+    return torch.randint(7, (4,), generator=torch.Generator().manual_seed(seed))
+
+
+def backward(model: Callable[[Tensor], Tensor], seed: int = 0) -> None:
+    model(words(seed)).square().sum().backward()
+
+
+def test_gradients_lie_in_the_slots_memory_when_backward_ends() -> None:
+    bound = Bound()
+    for model in bound.models:
+        backward(model)
+    for name in ("hidden.weight", "hidden.bias", "embedding.weight"):
+        grad = bound.parameter(name).grad
+        assert grad is not None
+        assert grad.data_ptr() == bound.there[name].data_ptr()
+        expected = bound.twin.get_parameter(name).grad
+        assert expected is not None
+        assert torch.equal(bound.there[name], expected)
+    unused = [list(tensors_of(bound.model)).index(name) for name in ("unused.weight", "unused.bias")]
+    assert bound.check() == Computed(finite=True, absent=tuple(unused))
+
+
+def test_a_gradient_moves_as_soon_as_it_is_complete() -> None:
+    """The last layer's is there before the first one's is computed."""
+    bound = Bound()
+    order = []
+
+    def moved(parameter: Tensor) -> None:
+        order.append(bool(bound.there["hidden.weight"].any()))
+
+    bound.parameter("embedding.weight").register_post_accumulate_grad_hook(moved)
+    backward(bound.model)
+    assert order == [True]
+
+
+def test_several_backward_passes_make_one_gradient() -> None:
+    bound = Bound()
+    for _ in range(2):
+        bound.replica.clear_gradients()
+        bound.twin.zero_grad()
+        for seed in range(3):
+            for model in bound.models:
+                backward(model, seed)
+        bound.check()
+
+
+@pytest.mark.parametrize("set_to_none", [True, False])
+def test_zero_grad_starts_a_new_gradient(set_to_none: bool) -> None:
+    bound = Bound()
+    for model in bound.models:
+        backward(model, seed=1)
+        model.zero_grad(set_to_none=set_to_none)
+    bound.check()
+    for model in bound.models:
+        backward(model, seed=2)
+    bound.check()
+
+
+def test_a_gradient_that_is_not_there_any_more_is_zero_and_absent() -> None:
+    bound = Bound()
+    for model in bound.models:
+        backward(model)
+    bound.check()
+    for model in bound.models:
+        model.get_parameter("hidden.bias").grad = None
+    assert list(tensors_of(bound.model)).index("hidden.bias") in bound.check().absent
+
+
+@pytest.mark.filterwarnings("ignore:grad and param do not obey the gradient layout contract")  # the twin's
+@pytest.mark.parametrize("change", [torch.neg, torch.Tensor.clone, lambda grad: grad.t().contiguous().t()])
+def test_a_gradient_replaced_by_another_tensor_is_the_one_that_counts(change: Callable[[Tensor], Tensor]) -> None:
+    bound = Bound()
+    for model in bound.models:
+        backward(model)
+        parameter = model.get_parameter("hidden.weight")
+        assert parameter.grad is not None
+        parameter.grad = change(parameter.grad)
+    bound.check()
+    for model in bound.models:
+        backward(model, seed=3)  # is added to the new one
+    bound.check()
+
+
+def test_a_gradient_changed_in_place_is_the_one_that_counts() -> None:
+    bound = Bound()
+    for model in bound.models:
+        backward(model)
+        nn.utils.clip_grad_norm_(model.parameters(), 0.01)
+    assert bound.check().finite
+    for model in bound.models:
+        nn.utils.clip_grad_norm_(model.parameters(), torch.inf, norm_type=0.5)
+    bound.check()
+    for model in bound.models:
+        nn.utils.clip_grad_norm_(model.parameters(), float("nan"))
+    computed = bound.replica.gather(bound.gradient)
+    assert not computed.finite
+    assert bound.there["hidden.bias"].isnan().all()
+
+
+def test_slots_take_turns_on_one_replica() -> None:
+    bound = Bound()
+    other = slot_gradient(bound.layout)
+    for seed, gradient in ((1, bound.gradient), (2, other), (3, bound.gradient)):
+        bound.replica.aim(gradient)
+        bound.replica.clear_gradients()
+        bound.twin.zero_grad()
+        for model in bound.models:
+            backward(model, seed)
+        before = (other if gradient is bound.gradient else bound.gradient).memory.clone()
+        bound.replica.gather(gradient)
+        expected = bound.twin.get_parameter("hidden.weight").grad
+        assert expected is not None
+        assert torch.equal(views(gradient.memory, bound.layout, pushed_only=True)["hidden.weight"], expected)
+        assert torch.equal((other if gradient is bound.gradient else bound.gradient).memory, before)
+
+
+def test_gradients_that_came_before_there_was_a_slot_are_gathered() -> None:
+    bound = Bound()
+    bound.replica._aim = None
+    for model in bound.models:
+        backward(model)
+    grad = bound.parameter("hidden.bias").grad
+    assert grad is not None
+    assert grad.data_ptr() != bound.there["hidden.bias"].data_ptr()
+    bound.check()
+
+
+def test_a_compiled_model_has_the_same_gradients() -> None:
+    bound = Bound()
+    compiled = torch.compile(bound.model, backend="aot_eager")
+    eager = torch.compile(bound.twin, backend="aot_eager")
+    for seed in range(2):
+        backward(compiled, seed)
+        backward(eager, seed)
+        bound.check()
+        bound.model.zero_grad()
+        bound.twin.zero_grad()
+
+
+def test_a_gradient_with_a_graph_moves_without_it() -> None:
+    bound = Bound(lambda: nn.Embedding(7, 6))
+    for model in bound.models:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="Using backward.. with create_graph=True")
+            model(words(0)).square().sum().backward(create_graph=True)
+    assert bound.parameter("weight").grad is not None
+    bound.check()
+
+
+# ------------------------------------------------------------------ parameters are the shards'
+
+
+def double(model: nn.Module) -> None:
+    with torch.no_grad():
+        model.get_parameter("hidden.weight").mul_(2)
+
+
+def detached(model: nn.Module) -> None:
+    model.get_parameter("hidden.weight").detach().zero_()
+
+
+def updated(model: nn.Module) -> None:
+    backward(model)
+    torch.optim.SGD([model.get_parameter("hidden.weight")], lr=0.1).step()
+
+
+def loaded(model: nn.Module) -> None:
+    model.load_state_dict(model.state_dict())
+
+
+def normalized_in_forward(model: nn.Module) -> None:
+    assert isinstance(model, Net)
+    model.embedding.max_norm = 0.1
+    backward(model)
+
+
+@pytest.mark.parametrize(
+    ("change", "name"),
+    [
+        (double, "hidden.weight"),
+        (detached, "hidden.weight"),
+        (updated, "hidden.weight"),
+        (loaded, "embedding.weight"),
+        (normalized_in_forward, "embedding.weight"),
+    ],
+)
+def test_a_parameter_that_is_written_to_is_an_error_that_names_it(
+    change: Callable[[nn.Module], None], name: str
+) -> None:
+    bound = Bound()
+    change(bound.model)
+    with pytest.raises(ConfigurationError, match=f"^parameter '{name}' was changed in place, but its weights live on"):
+        bound.replica.gather(bound.gradient)
+
+
+def test_what_a_pull_writes_is_no_change() -> None:
+    bound = Bound()
+    for value in (1.0, 2.0):
+        bound.replica.memory.view(torch.float32).fill_(value)  # as a plane does it
+        bound.replica.renew()
+        backward(bound.model)
+        bound.replica.gather(bound.gradient)
+        assert bound.parameter("hidden.bias").tolist() == [value] * 6
+
+
+def test_frozen_parameters_are_ones_own() -> None:
+    bound = Bound()
+    for model in bound.models:
+        with torch.no_grad():
+            model.get_parameter("fixed.bias").add_(1)
+        backward(model)
+    bound.check()
 
 
 class Other(Model):

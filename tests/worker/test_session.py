@@ -16,7 +16,8 @@ from psgd.data.sampler import BatchPlan
 from psgd.errors import ConfigurationError, InternalError, LostError, RunEnded
 from psgd.runlog import Iteration, Reported
 from psgd.transport.attachment import attach
-from psgd.transport.base import Deliver
+from psgd.transport.base import Deliver, PushId, Upload
+from psgd.transport.upload import LateUpload
 from psgd.worker.optimizer import DistributedOptimizer
 from psgd.worker.session import Session, batches, current, report, run_own_loop, running
 from tests.worker.own_loops import own_job, points, shards_of, tiny
@@ -40,6 +41,9 @@ class Lead:
     ) -> None:
         self.requests.append(request)
         deliver(self._reply, None)
+
+    def begin(self, push: PushId, payload: memoryview) -> Upload:
+        return LateUpload(self, payload)
 
     def close(self) -> None:
         """Holds nothing."""

@@ -1,5 +1,6 @@
 """The encoded form of one shard's push."""
 
+from bisect import bisect_right
 from collections.abc import Collection
 from dataclasses import dataclass
 
@@ -55,6 +56,12 @@ class PartEncoding:
         end = self._place(layout, part)
         self.bytes = part.pushed.bytes if self.identity else end
         """Size of the encoded push."""
+        starts = sorted([piece.encoded.start for piece in (*self._coded, *self._raw)] + [self.bytes])
+        self.places = {
+            piece.tensor: Span(piece.encoded.start, starts[bisect_right(starts, piece.encoded.start)])
+            for piece in self._coded
+        }
+        """By parameter that has a slice here, its bytes, and the gap behind them, which is nobody's."""
 
     @property
     def feedback(self) -> bool:
@@ -84,6 +91,7 @@ class PartEncoding:
         out: torch.Tensor,
         residual: Residual | None = None,
         absent: Collection[int] = (),
+        done: Collection[int] = (),
     ) -> bool:
         """Write a push; neither it nor the residual is changed.
 
@@ -93,20 +101,36 @@ class PartEncoding:
             residual: of the slot, for a codec with error feedback; None: without feedback.
             absent: indices, in the layout, of the parameters without a gradient; their bytes are zero. They are sent
                 as zeros, as the shard may skip them: what their residual holds must wait.
+            done: indices of parameters that `encode_tensor` has written.
 
         Returns:
-            Whether the gradient that the shard decodes is finite. Buffers are not judged.
+            Whether the gradient that the shard decodes is finite. Buffers are not judged, nor is what was done.
         """
         finite = True
         for piece in self._coded:
-            values, encoded = _floats(memory, piece), _cut(out, piece.encoded)
-            if self._feedback is None or residual is None or piece.tensor in absent:
-                finite &= self._codec.encode(values, encoded)
-            else:
-                finite &= self._feedback.encode(values, encoded, _elements(residual, piece))
+            if piece.tensor not in done:
+                finite &= self._encode(piece, memory, out, None if piece.tensor in absent else residual)
         for piece in self._raw:
             copy(_cut(memory, piece.memory), _cut(out, piece.encoded))
         return finite
+
+    def encode_tensor(self, tensor: int, memory: torch.Tensor, out: torch.Tensor, residual: Residual | None) -> bool:
+        """Write one parameter's slice, as `encode` would.
+
+        Args:
+            tensor: its index in the layout; of one that has a place here.
+
+        Returns:
+            Whether what the shard decodes of it is finite.
+        """
+        piece = next(piece for piece in self._coded if piece.tensor == tensor)
+        return self._encode(piece, memory, out, residual)
+
+    def _encode(self, piece: Piece, memory: torch.Tensor, out: torch.Tensor, residual: Residual | None) -> bool:
+        values, encoded = _floats(memory, piece), _cut(out, piece.encoded)
+        if self._feedback is None or residual is None:
+            return self._codec.encode(values, encoded)
+        return self._feedback.encode(values, encoded, _elements(residual, piece))
 
     def carry(
         self, memory: torch.Tensor, encoded: torch.Tensor, residual: Residual, absent: Collection[int] = ()

@@ -7,8 +7,10 @@ the bytes themselves. Written and read by hand, they are copied once.
 from collections import deque
 from collections.abc import Iterator, Sequence
 
+from psgd.core.layout import Span
 from psgd.errors import PeerError
 from psgd.transport import wire
+from psgd.transport.base import PushId
 from psgd.transport.generated.psgd.v1 import shard_pb2
 from psgd.transport.payload import as_bytes, copy, total_bytes, wrong_size
 
@@ -19,12 +21,17 @@ _LENGTH_DELIMITED = 2
 _DATA_TAG = shard_pb2.TensorFrame.DATA_FIELD_NUMBER << 3 | _LENGTH_DELIMITED  # 15: the last tag of one byte
 _VARINT_BYTES = 5  # lengths below 2^35
 
-Frame = memoryview | shard_pb2.Begin | shard_pb2.Request | shard_pb2.Reply
+Frame = memoryview | shard_pb2.Begin | shard_pb2.At | shard_pb2.Request | shard_pb2.Reply
 
 
-def begin_frame(size: int) -> bytes:
+def begin_frame(size: int, push: PushId | None = None) -> bytes:
     """Announce ``size`` bytes of data."""
-    return shard_pb2.TensorFrame(begin=shard_pb2.Begin(size=size)).SerializeToString()
+    return shard_pb2.TensorFrame(begin=shard_pb2.Begin(size=size, push=_push_id(push))).SerializeToString()
+
+
+def at_frame(offset: int) -> bytes:
+    """The next data belongs here."""
+    return shard_pb2.TensorFrame(at=shard_pb2.At(offset=offset)).SerializeToString()
 
 
 def request_frame(request: shard_pb2.Request) -> bytes:
@@ -57,6 +64,8 @@ def frame_of(encoded: bytes) -> Frame:
     match frame.WhichOneof("frame"):
         case "begin":
             return frame.begin
+        case "at":
+            return frame.at
         case "request":
             return frame.request
         case "reply":
@@ -65,6 +74,59 @@ def frame_of(encoded: bytes) -> Frame:
             return memoryview(frame.data)
         case _:
             raise PeerError("a TensorFrame without anything that this version knows")
+
+
+class Patchwork:
+    """Memory that is covered piece by piece, in any order, each byte once.
+
+    Args:
+        kind: the message whose payload it is.
+        target: as many bytes as are expected.
+    """
+
+    def __init__(self, kind: type, target: memoryview) -> None:
+        self._kind = kind
+        self._target = target
+        self._spans: list[Span] = [Span(0, 0)]
+
+    def move(self, offset: int) -> None:
+        """What follows belongs here."""
+        self._spans.append(Span(offset, offset))
+
+    def add(self, chunk: memoryview) -> Span:
+        """Put the chunk where it belongs.
+
+        Returns:
+            The bytes that are covered since the last move.
+
+        Raises:
+            PeerError: if there is no room for it.
+        """
+        before = self._spans[-1]
+        end = before.stop + chunk.nbytes
+        if end > self._target.nbytes:
+            raise PeerError(
+                f"the payload of {self._kind.__name__} has {end} bytes or more, expected {self._target.nbytes}"
+            )
+        copy(self._target[before.stop : end], chunk)
+        self._spans[-1] = Span(before.start, end)
+        return self._spans[-1]
+
+    def finish(self) -> None:
+        """There are no more chunks.
+
+        Raises:
+            PeerError: if bytes are missing, or came twice.
+        """
+        reached = 0
+        for span in sorted((span for span in self._spans if span.bytes), key=lambda span: span.start):
+            if span.start < reached:
+                raise PeerError(f"bytes {span.start} to {reached} of a {self._kind.__name__} came twice")
+            if span.start > reached:
+                break
+            reached = span.stop
+        if reached != self._target.nbytes:
+            raise PeerError(wrong_size(self._kind, sum(span.bytes for span in self._spans), self._target.nbytes))
 
 
 class Filling:
@@ -108,6 +170,10 @@ class Filling:
         """
         if self._filled != self._expected:
             raise PeerError(wrong_size(self._kind, self._filled, self._expected))
+
+
+def _push_id(push: PushId | None) -> shard_pb2.PushId | None:
+    return None if push is None else shard_pb2.PushId(slot=push.slot, incarnation=push.incarnation, step=push.step)
 
 
 def _data_prefix(length: int) -> bytes:

@@ -7,14 +7,15 @@ from typing import TypeVar
 
 import grpc
 
+from psgd.core.layout import Span
 from psgd.core.messages import Load, Pending, Pull, Push, Read, Reply
 from psgd.errors import PeerError
 from psgd.transport import wire
-from psgd.transport.base import Endpoint
+from psgd.transport.base import Endpoint, PushId
 from psgd.transport.generated.psgd.v1 import shard_pb2
 from psgd.transport.payload import expected_bytes, wrong_size
 from psgd.transport.rpc.channel import SERVICE
-from psgd.transport.rpc.frames import Filling, begin_frame, data_frames, frame_of, reply_frame
+from psgd.transport.rpc.frames import Patchwork, begin_frame, data_frames, frame_of, reply_frame
 from psgd.transport.rpc.operations import Operation, Operations, Outcome, bare
 from psgd.transport.staging import Staging
 from psgd.transport.wire import CallerRequest, OperationId
@@ -118,17 +119,35 @@ class ShardService:
         if begin.size != expected:
             raise PeerError(wrong_size(kind, begin.size, expected))
         payload = self._staging.take(expected)
-        filling = Filling(kind, (payload,))
+        patchwork = Patchwork(kind, payload)
+        push = self._announced(begin)
+        done = Span(0, 0)
         for frame in contents:
             match frame:
                 case memoryview():
-                    filling.add(frame)
+                    done = patchwork.add(frame)
+                case shard_pb2.At():
+                    self._prepare(push, payload, done)
+                    done = Span(0, 0)
+                    patchwork.move(frame.offset)
                 case shard_pb2.Request():
-                    filling.finish()
+                    patchwork.finish()
                     return frame, payload
                 case _:
                     raise PeerError(f"expected data or a request within a {kind.__name__}, got neither")
         raise PeerError(f"a {kind.__name__} that ends without its final message")
+
+    def _announced(self, begin: shard_pb2.Begin) -> PushId | None:
+        """Which push it is, where it has begun before it was computed."""
+        if not begin.HasField("push"):
+            return None
+        push = wire.push_id_of(begin.push)
+        self._check_slot(push.slot)
+        return push
+
+    def _prepare(self, push: PushId | None, payload: memoryview, done: Span) -> None:
+        if push is not None and done.bytes:
+            self._endpoint.prepare(push, payload, done)
 
     def _download(
         self, kind: type[Pull] | type[Read], encoded: bytes, context: grpc.ServicerContext
@@ -147,10 +166,12 @@ class ShardService:
 
     def _checked(self, message: shard_pb2.Request) -> tuple[OperationId, CallerRequest]:
         identity, request = wire.request_of(message)
-        slot = getattr(request, "slot", 0)
+        self._check_slot(getattr(request, "slot", 0))
+        return identity, request
+
+    def _check_slot(self, slot: int) -> None:
         if slot >= self._slots:
             raise PeerError(f"slot {slot} is none of this job, which has {self._slots}: 0 … {self._slots - 1}")
-        return identity, request
 
     def _answer(self, operation: Operation, context: grpc.ServicerContext) -> bytes:
         outcome = self._outcome(operation, context)
@@ -159,7 +180,8 @@ class ShardService:
 
     def _outcome(self, operation: Operation, context: grpc.ServicerContext) -> Outcome | None:
         # Half of what the caller still waits, so that the answer reaches it in time.
-        return operation.wait(min(self._park_s, context.time_remaining() / 2))
+        remaining = context.time_remaining()  # None: the call began before anybody knew how long it would take
+        return operation.wait(self._park_s if remaining is None else min(self._park_s, remaining / 2))
 
 
 _PENDING = reply_frame(wire.reply_message(Pending()))

@@ -63,7 +63,7 @@ class Stub:
         with _translated_errors():
             yield from _frames(download(request.SerializeToString(), timeout=deadline_s, metadata=self._metadata))
 
-    def exchange(self, method: str, frames: Iterator[bytes], deadline_s: float) -> Generator[Frame, None, None]:
+    def exchange(self, method: str, frames: Iterator[bytes], deadline_s: float | None) -> Generator[Frame, None, None]:
         """Send a stream of frames, and get one; closing the generator breaks it off."""
         exchange = self._channel.stream_stream(_path(method), None, None)
         with _translated_errors():

@@ -9,11 +9,12 @@ from contextlib import suppress
 from dataclasses import dataclass
 from itertools import count
 
+from psgd.core.layout import Span
 from psgd.core.messages import Load, Pull, Push, Read, Refused, Reply, Request
 from psgd.errors import LostError, PeerError, ResourceError
 from psgd.transport import wire
-from psgd.transport.base import Deliver
-from psgd.transport.generated.psgd.v1 import doorbell_pb2
+from psgd.transport.base import Deliver, PushId, Upload
+from psgd.transport.generated.psgd.v1 import doorbell_pb2, shard_pb2
 from psgd.transport.payload import as_bytes, copy, scatter, total_bytes, wrong_size
 from psgd.transport.rpc.auth import JobKey
 from psgd.transport.shm.offer import Offer, Offers
@@ -21,6 +22,7 @@ from psgd.transport.shm.overlay import Overlay
 from psgd.transport.shm.packets import Receiver, close_all, new_socket, path_of, send
 from psgd.transport.shm.segment import Segment, SegmentPool
 from psgd.transport.shm.weights import StandingWeights
+from psgd.transport.upload import LateUpload
 
 _log = logging.getLogger(__name__)
 
@@ -41,6 +43,27 @@ class _Call:
     into: Sequence[memoryview]
     lent: Segment | None = None
     in_place: bool = False
+
+
+class ShmUpload:
+    """A push whose gradient the shard reads where it is, see `psgd.transport.base.Upload`."""
+
+    def __init__(self, connection: "ShmConnection", push: PushId, payload: memoryview) -> None:
+        self._connection = connection
+        self._push = push
+        self._payload = payload
+
+    def ready(self, span: Span) -> None:
+        """The shard may read these bytes."""
+        self._connection.tell_ready(self._push, self._payload, span)
+
+    def withdraw(self) -> None:
+        """What the shard has made of them does not count."""
+        self._connection.tell_ready(self._push, self._payload, None)
+
+    def finish(self, push: Push, deliver: Deliver, into: Sequence[memoryview] = ()) -> None:
+        """Push."""
+        self._connection.submit(push, deliver, self._payload, into)
 
 
 class ShmConnection:
@@ -85,8 +108,9 @@ class ShmConnection:
         Raises:
             ResourceError: if the kernel refuses.
         """
-        if self._weights is not None:
-            self._weights.lay_over(overlay, start)
+        with self._lock:  # whoever ends the connection lets go of the weights
+            if self._weights is not None and self._ended is None:
+                self._weights.lay_over(overlay, start)
 
     def submit(
         self,
@@ -111,15 +135,40 @@ class ShmConnection:
             if reason is None:
                 call = self._under_way[sequence] = _Call(deliver, into)
                 try:
-                    offer = Offer(message, self._offers)
-                    self._offer_payload(offer, content)
-                    self._offer_room(offer, call, self._reply_bytes(request))
-                    send(self._socket, doorbell_pb2.Ring(submit=offer.submit), offer.descriptors)
+                    submit = doorbell_pb2.Submit(request=message)
+                    offer = Offer(submit, self._offers)
+                    self._offer_payload(submit, offer, content)
+                    self._offer_room(submit, offer, call, self._reply_bytes(request))
+                    send(self._socket, doorbell_pb2.Ring(submit=submit), offer.descriptors)
+                    offer.made()
                 except (OSError, ResourceError) as error:
                     del self._under_way[sequence]
                     reason = f"the request could not be sent: {error}"
         if reason is not None:
             deliver(self._refused(reason), None)
+
+    def begin(self, push: PushId, payload: memoryview) -> Upload:
+        """Begin a push, of which the shard may average what is final: where a step waits for all slots."""
+        if self._weights is None:
+            return LateUpload(self, payload)
+        return ShmUpload(self, push, payload)
+
+    def tell_ready(self, push: PushId, payload: memoryview, ready: Span | None) -> None:
+        """Tell the shard about bytes of a push to come, see `psgd.transport.base.Endpoint`; only a hint."""
+        message = doorbell_pb2.Ready(
+            push=shard_pb2.PushId(slot=push.slot, incarnation=push.incarnation, step=push.step),
+            start=0 if ready is None else ready.start,
+            stop=0 if ready is None else ready.stop,
+        )
+        with self._lock:
+            offer = Offer(message, self._offers)
+            region = offer.locate(payload)
+            if region is None or self._ended is not None:
+                return
+            message.payload.CopyFrom(region)
+            with suppress(OSError):  # the push itself will say so
+                send(self._socket, doorbell_pb2.Ring(ready=message), offer.descriptors)
+                offer.made()
 
     def close(self) -> None:
         """Refuse what is under way, and wait for it unless called from within a delivery."""
@@ -143,14 +192,15 @@ class ShmConnection:
         if received is None:
             raise PeerError("it closed the connection")
         chime, descriptors = received
-        if chime.WhichOneof("chime") != "welcome":
+        try:
+            if chime.WhichOneof("chime") != "welcome":
+                raise PeerError(chime.farewell or "it did not say welcome")
+            weights = StandingWeights(descriptors.pop(0), chime.welcome) if descriptors else None
+        finally:
             close_all(descriptors)
-            raise PeerError(chime.farewell or "it did not say welcome")
-        weights = StandingWeights(descriptors.pop(0), chime.welcome) if descriptors else None
-        close_all(descriptors)
         return chime.welcome, weights
 
-    def _offer_payload(self, offer: Offer, content: memoryview) -> None:
+    def _offer_payload(self, submit: doorbell_pb2.Submit, offer: Offer, content: memoryview) -> None:
         if not content.nbytes:
             return
         region = offer.locate(content)
@@ -158,21 +208,21 @@ class ShmConnection:
             segment = Segment.create(content.nbytes)
             copy(segment.view, content)
             region = offer.lend(segment)
-        offer.submit.payload.CopyFrom(region)
+        submit.payload.CopyFrom(region)
 
-    def _offer_room(self, offer: Offer, call: _Call, expected: int) -> None:
+    def _offer_room(self, submit: doorbell_pb2.Submit, offer: Offer, call: _Call, expected: int) -> None:
         """Say where the bytes of the reply go."""
         if not expected:
             return
         if self._weights is not None and call.into and self._weights.are_at(call.into[0]):
-            call.in_place = offer.submit.in_place = True
+            call.in_place = submit.in_place = True
             return
         wanted = [as_bytes(piece) for piece in call.into if piece.nbytes]
         regions = [region for region in map(offer.locate, wanted) if region is not None]
         if not regions or len(regions) < len(wanted):
             call.lent = Segment.create(total_bytes(wanted) if call.into else expected)
             regions = [offer.lend(call.lent)]
-        offer.submit.into.extend(regions)
+        submit.into.extend(regions)
 
     def _reply_bytes(self, request: Request) -> int:
         match request:

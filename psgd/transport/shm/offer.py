@@ -2,7 +2,7 @@
 
 from itertools import count
 
-from psgd.transport.generated.psgd.v1 import doorbell_pb2, shard_pb2
+from psgd.transport.generated.psgd.v1 import doorbell_pb2
 from psgd.transport.shm.segment import Segment, SegmentPool
 
 
@@ -20,17 +20,20 @@ class Offers:
 
 
 class Offer:
-    """One request in the making.
+    """One message in the making.
+
+    Args:
+        message: names the segments that are new to the shard.
 
     Attributes:
-        submit: the message.
         descriptors: to be sent with it.
     """
 
-    def __init__(self, request: shard_pb2.Request, offers: Offers) -> None:
-        self.submit = doorbell_pb2.Submit(request=request)
+    def __init__(self, message: doorbell_pb2.Submit | doorbell_pb2.Ready, offers: Offers) -> None:
+        self._segments = message.segments
         self.descriptors: list[int] = []
         self._offers = offers
+        self._found: dict[Segment, int] = {}
         self._lent: list[Segment] = []  # their descriptors have to live until they are sent
 
     def locate(self, view: memoryview) -> doorbell_pb2.Region | None:
@@ -39,9 +42,9 @@ class Offer:
         if located is None:
             return None
         segment, offset = located
-        number = self._offers.known.get(segment)
+        number = self._offers.known.get(segment, self._found.get(segment))
         if number is None:
-            number = self._offers.known[segment] = self._announce(segment, once=False)
+            number = self._found[segment] = self._announce(segment, once=False)
         return doorbell_pb2.Region(segment=number, offset=offset, size=view.nbytes)
 
     def lend(self, segment: Segment) -> doorbell_pb2.Region:
@@ -50,8 +53,12 @@ class Offer:
         number = self._announce(segment, once=True)
         return doorbell_pb2.Region(segment=number, offset=0, size=segment.size)
 
+    def made(self) -> None:
+        """The shard has been sent it, and knows its segments from here on."""
+        self._offers.known.update(self._found)
+
     def _announce(self, segment: Segment, *, once: bool) -> int:
         number = next(self._offers.ids)
-        self.submit.segments.append(doorbell_pb2.Segment(id=number, size=segment.size, once=once))
+        self._segments.append(doorbell_pb2.Segment(id=number, size=segment.size, once=once))
         self.descriptors.append(segment.descriptor)
         return number

@@ -5,10 +5,11 @@ import logging
 import secrets
 import socket
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
 
+from psgd.core.layout import Span
 from psgd.core.messages import Refused, Reply
 from psgd.errors import PeerError
 from psgd.transport import wire
@@ -56,11 +57,12 @@ class ShmServer:
         self._thread.start()
 
     def close(self) -> None:
-        """Let everybody go; their requests are refused."""
+        """Let everybody go; their requests are refused. May be called from within an answer."""
         with self._lock:
             self._closed = True
             visits = list(self._visits)
-        self._socket.shutdown(socket.SHUT_RDWR)
+        with suppress(OSError):  # closed before
+            self._socket.shutdown(socket.SHUT_RDWR)
         self._thread.join()
         self._socket.close()
         for visit in visits:
@@ -72,12 +74,18 @@ class ShmServer:
                 visitor, _ = self._socket.accept()
             except OSError:
                 return
-            visit = _Visit(visitor, self._endpoint, self._slots, self._gone)
-            with self._lock:
-                if self._closed:
-                    visitor.close()
-                    return
+            self._admit(visitor)
+
+    def _admit(self, visitor: socket.socket) -> None:
+        """In a frame of its own, so that the thread that waits for the next visitor holds nothing of the last one."""
+        visit = _Visit(visitor, self._endpoint, self._slots, self._gone)
+        with self._lock:
+            closed = self._closed
+            if not closed:
                 self._visits.add(visit)
+        if closed:
+            visitor.close()
+        else:
             visit.begin(partial(self._greet, visitor))
 
     def _gone(self, visit: "_Visit") -> None:
@@ -123,10 +131,11 @@ class _Visit:
         self._thread.start()
 
     def close(self) -> None:
-        """Break off."""
+        """Break off, and wait for it unless called from within an answer."""
         with suppress(OSError):
             self._socket.shutdown(socket.SHUT_RDWR)
-        self._thread.join()
+        if threading.current_thread() is not self._thread:
+            self._thread.join()
 
     def _serve(self, greet: Callable[[doorbell_pb2.Ring], None]) -> None:
         receiver = Receiver(self._socket)
@@ -141,9 +150,10 @@ class _Visit:
             while received is not None and (received := receiver.receive(doorbell_pb2.Ring)) is not None:
                 self._take(*received)
         except PeerError as error:
-            _log.warning("a visitor of the doorbell was sent away: %s", error)
+            reason = str(error)  # a log that keeps the error would keep the visitor's memory
+            _log.warning("a visitor of the doorbell was sent away: %s", reason)
             with suppress(OSError):
-                send(self._socket, doorbell_pb2.Chime(farewell=str(error)))
+                send(self._socket, doorbell_pb2.Chime(farewell=reason))
         except OSError as error:
             _log.debug("a visitor of the doorbell has gone: %s", error)
         finally:
@@ -161,17 +171,30 @@ class _Visit:
                 close_all(descriptors)
                 self._endpoint.submit(wire.peer_message_of(ring.tell), _nobody_waits)
             case "submit":
-                self._adopt(ring.submit, descriptors)
+                self._adopt(ring.submit.segments, descriptors)
                 self._submit(ring.submit)
+            case "ready":
+                self._adopt(ring.ready.segments, descriptors)
+                self._prepare(ring.ready)
             case _:
                 close_all(descriptors)
                 raise PeerError("expected a request or a message of another shard, got neither")
 
-    def _submit(self, submit: doorbell_pb2.Submit) -> None:
-        operation, request = wire.request_of(submit.request)
-        slot = getattr(request, "slot", 0)
+    def _prepare(self, ready: doorbell_pb2.Ready) -> None:
+        push = wire.push_id_of(ready.push)
+        self._check_slot(push.slot)
+        payload = self._view(ready.payload)
+        if payload.nbytes != self._endpoint.sizes.push or not ready.start <= ready.stop <= payload.nbytes:
+            raise PeerError(f"bytes {ready.start} to {ready.stop} of {payload.nbytes} are none of a push")
+        self._endpoint.prepare(push, payload, Span(ready.start, ready.stop) if ready.stop else None)
+
+    def _check_slot(self, slot: int) -> None:
         if slot >= self._slots:
             raise PeerError(f"slot {slot} is none of this job, which has {self._slots}: 0 … {self._slots - 1}")
+
+    def _submit(self, submit: doorbell_pb2.Submit) -> None:
+        operation, request = wire.request_of(submit.request)
+        self._check_slot(getattr(request, "slot", 0))
         payload = self._view(submit.payload) if submit.HasField("payload") else None
         into = None if submit.in_place else [self._view(region) for region in submit.into]
         once = [segment.id for segment in submit.segments if segment.once]
@@ -182,15 +205,15 @@ class _Visit:
             return
         self._endpoint.submit(request, answer, payload)
 
-    def _adopt(self, submit: doorbell_pb2.Submit, descriptors: list[int]) -> None:
+    def _adopt(self, announced: Sequence[doorbell_pb2.Segment], descriptors: list[int]) -> None:
         """Map the segments that are new."""
         try:
-            if len(submit.segments) != len(descriptors):
-                raise PeerError(f"{len(submit.segments)} segments came with {len(descriptors)} descriptors")
+            if len(announced) != len(descriptors):
+                raise PeerError(f"{len(announced)} segments came with {len(descriptors)} descriptors")
             if len(self._segments) + len(descriptors) > _MOST_SEGMENTS:
                 raise PeerError(f"a worker shows at most {_MOST_SEGMENTS} segments")
-            for announced in submit.segments:
-                self._segments[announced.id] = Segment(descriptors.pop(0), announced.size)
+            for segment in announced:
+                self._segments[segment.id] = Segment(descriptors.pop(0), segment.size)
         except OSError as error:
             raise PeerError(f"a segment can not be mapped: {error.strerror}") from error
         finally:
@@ -216,6 +239,8 @@ class _Visit:
         size = as_bytes(payload).nbytes
         if into is not None:
             reply, _ = land(reply, payload, into)
+        if isinstance(reply, Refused):
+            size = 0  # they did not fit
         for number in once:
             self._segments.pop(number, None)
         delivered = doorbell_pb2.Delivered(sequence=sequence, reply=wire.reply_message(reply), size=size)

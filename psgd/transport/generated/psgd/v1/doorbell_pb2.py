@@ -25,27 +25,29 @@ _sym_db = _symbol_database.Default()
 from psgd.transport.generated.psgd.v1 import shard_pb2 as psgd_dot_v1_dot_shard__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16psgd/v1/doorbell.proto\x12\x07psgd.v1\x1a\x13psgd/v1/shard.proto\"x\n\x04Ring\x12\x1f\n\x05hello\x18\x01 \x01(\x0b\x32\x0e.psgd.v1.HelloH\x00\x12!\n\x06submit\x18\x02 \x01(\x0b\x32\x0f.psgd.v1.SubmitH\x00\x12$\n\x04tell\x18\x03 \x01(\x0b\x32\x14.psgd.v1.PeerMessageH\x00\x42\x06\n\x04ring\"#\n\x05Hello\x12\r\n\x05token\x18\x01 \x01(\t\x12\x0b\n\x03job\x18\x02 \x01(\t\"\xa2\x01\n\x06Submit\x12!\n\x07request\x18\x01 \x01(\x0b\x32\x10.psgd.v1.Request\x12\"\n\x08segments\x18\x02 \x03(\x0b\x32\x10.psgd.v1.Segment\x12 \n\x07payload\x18\x03 \x01(\x0b\x32\x0f.psgd.v1.Region\x12\x1d\n\x04into\x18\x04 \x03(\x0b\x32\x0f.psgd.v1.Region\x12\x10\n\x08in_place\x18\x05 \x01(\x08\"1\n\x07Segment\x12\n\n\x02id\x18\x01 \x01(\x04\x12\x0c\n\x04size\x18\x02 \x01(\x04\x12\x0c\n\x04once\x18\x03 \x01(\x08\"7\n\x06Region\x12\x0f\n\x07segment\x18\x01 \x01(\x04\x12\x0e\n\x06offset\x18\x02 \x01(\x04\x12\x0c\n\x04size\x18\x03 \x01(\x04\"r\n\x05\x43hime\x12#\n\x07welcome\x18\x01 \x01(\x0b\x32\x10.psgd.v1.WelcomeH\x00\x12\'\n\tdelivered\x18\x02 \x01(\x0b\x32\x12.psgd.v1.DeliveredH\x00\x12\x12\n\x08\x66\x61rewell\x18\x03 \x01(\tH\x00\x42\x07\n\x05\x63hime\"i\n\x07Welcome\x12\x12\n\npull_bytes\x18\x01 \x01(\x04\x12\x13\n\x0bwhole_bytes\x18\x02 \x01(\x04\x12\x13\n\x0btotal_bytes\x18\x03 \x01(\x04\x12 \n\x07weights\x18\x04 \x01(\x0b\x32\x0f.psgd.v1.Region\"J\n\tDelivered\x12\x10\n\x08sequence\x18\x01 \x01(\x04\x12\x1d\n\x05reply\x18\x02 \x01(\x0b\x32\x0e.psgd.v1.Reply\x12\x0c\n\x04size\x18\x03 \x01(\x04\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16psgd/v1/doorbell.proto\x12\x07psgd.v1\x1a\x13psgd/v1/shard.proto\"\x99\x01\n\x04Ring\x12\x1f\n\x05hello\x18\x01 \x01(\x0b\x32\x0e.psgd.v1.HelloH\x00\x12!\n\x06submit\x18\x02 \x01(\x0b\x32\x0f.psgd.v1.SubmitH\x00\x12$\n\x04tell\x18\x03 \x01(\x0b\x32\x14.psgd.v1.PeerMessageH\x00\x12\x1f\n\x05ready\x18\x04 \x01(\x0b\x32\x0e.psgd.v1.ReadyH\x00\x42\x06\n\x04ring\"\x89\x01\n\x05Ready\x12\x1d\n\x04push\x18\x01 \x01(\x0b\x32\x0f.psgd.v1.PushId\x12\"\n\x08segments\x18\x02 \x03(\x0b\x32\x10.psgd.v1.Segment\x12 \n\x07payload\x18\x03 \x01(\x0b\x32\x0f.psgd.v1.Region\x12\r\n\x05start\x18\x04 \x01(\x04\x12\x0c\n\x04stop\x18\x05 \x01(\x04\"#\n\x05Hello\x12\r\n\x05token\x18\x01 \x01(\t\x12\x0b\n\x03job\x18\x02 \x01(\t\"\xa2\x01\n\x06Submit\x12!\n\x07request\x18\x01 \x01(\x0b\x32\x10.psgd.v1.Request\x12\"\n\x08segments\x18\x02 \x03(\x0b\x32\x10.psgd.v1.Segment\x12 \n\x07payload\x18\x03 \x01(\x0b\x32\x0f.psgd.v1.Region\x12\x1d\n\x04into\x18\x04 \x03(\x0b\x32\x0f.psgd.v1.Region\x12\x10\n\x08in_place\x18\x05 \x01(\x08\"1\n\x07Segment\x12\n\n\x02id\x18\x01 \x01(\x04\x12\x0c\n\x04size\x18\x02 \x01(\x04\x12\x0c\n\x04once\x18\x03 \x01(\x08\"7\n\x06Region\x12\x0f\n\x07segment\x18\x01 \x01(\x04\x12\x0e\n\x06offset\x18\x02 \x01(\x04\x12\x0c\n\x04size\x18\x03 \x01(\x04\"r\n\x05\x43hime\x12#\n\x07welcome\x18\x01 \x01(\x0b\x32\x10.psgd.v1.WelcomeH\x00\x12\'\n\tdelivered\x18\x02 \x01(\x0b\x32\x12.psgd.v1.DeliveredH\x00\x12\x12\n\x08\x66\x61rewell\x18\x03 \x01(\tH\x00\x42\x07\n\x05\x63hime\"i\n\x07Welcome\x12\x12\n\npull_bytes\x18\x01 \x01(\x04\x12\x13\n\x0bwhole_bytes\x18\x02 \x01(\x04\x12\x13\n\x0btotal_bytes\x18\x03 \x01(\x04\x12 \n\x07weights\x18\x04 \x01(\x0b\x32\x0f.psgd.v1.Region\"J\n\tDelivered\x12\x10\n\x08sequence\x18\x01 \x01(\x04\x12\x1d\n\x05reply\x18\x02 \x01(\x0b\x32\x0e.psgd.v1.Reply\x12\x0c\n\x04size\x18\x03 \x01(\x04\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'psgd.v1.doorbell_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_RING']._serialized_start=56
-  _globals['_RING']._serialized_end=176
-  _globals['_HELLO']._serialized_start=178
-  _globals['_HELLO']._serialized_end=213
-  _globals['_SUBMIT']._serialized_start=216
-  _globals['_SUBMIT']._serialized_end=378
-  _globals['_SEGMENT']._serialized_start=380
-  _globals['_SEGMENT']._serialized_end=429
-  _globals['_REGION']._serialized_start=431
-  _globals['_REGION']._serialized_end=486
-  _globals['_CHIME']._serialized_start=488
-  _globals['_CHIME']._serialized_end=602
-  _globals['_WELCOME']._serialized_start=604
-  _globals['_WELCOME']._serialized_end=709
-  _globals['_DELIVERED']._serialized_start=711
-  _globals['_DELIVERED']._serialized_end=785
+  _globals['_RING']._serialized_start=57
+  _globals['_RING']._serialized_end=210
+  _globals['_READY']._serialized_start=213
+  _globals['_READY']._serialized_end=350
+  _globals['_HELLO']._serialized_start=352
+  _globals['_HELLO']._serialized_end=387
+  _globals['_SUBMIT']._serialized_start=390
+  _globals['_SUBMIT']._serialized_end=552
+  _globals['_SEGMENT']._serialized_start=554
+  _globals['_SEGMENT']._serialized_end=603
+  _globals['_REGION']._serialized_start=605
+  _globals['_REGION']._serialized_end=660
+  _globals['_CHIME']._serialized_start=662
+  _globals['_CHIME']._serialized_end=776
+  _globals['_WELCOME']._serialized_start=778
+  _globals['_WELCOME']._serialized_end=883
+  _globals['_DELIVERED']._serialized_start=885
+  _globals['_DELIVERED']._serialized_end=959
 # @@protoc_insertion_point(module_scope)

@@ -31,28 +31,71 @@ class Ring(_message.Message):
     HELLO_FIELD_NUMBER: _builtins.int
     SUBMIT_FIELD_NUMBER: _builtins.int
     TELL_FIELD_NUMBER: _builtins.int
+    READY_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def hello(self) -> Global___Hello: ...
     @_builtins.property
     def submit(self) -> Global___Submit: ...
     @_builtins.property
     def tell(self) -> _shard_pb2.PeerMessage: ...
+    @_builtins.property
+    def ready(self) -> Global___Ready: ...
     def __init__(
         self,
         *,
         hello: Global___Hello | None = ...,
         submit: Global___Submit | None = ...,
         tell: _shard_pb2.PeerMessage | None = ...,
+        ready: Global___Ready | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["hello", b"hello", "ring", b"ring", "submit", b"submit", "tell", b"tell"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["hello", b"hello", "ready", b"ready", "ring", b"ring", "submit", b"submit", "tell", b"tell"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["hello", b"hello", "ring", b"ring", "submit", b"submit", "tell", b"tell"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["hello", b"hello", "ready", b"ready", "ring", b"ring", "submit", b"submit", "tell", b"tell"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_ring: _TypeAlias = _typing.Literal["hello", "submit", "tell"]  # noqa: Y015
+    _WhichOneofReturnType_ring: _TypeAlias = _typing.Literal["hello", "submit", "tell", "ready"]  # noqa: Y015
     _WhichOneofArgType_ring: _TypeAlias = _typing.Literal["ring", b"ring"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_ring) -> _WhichOneofReturnType_ring | None: ...
 
 Global___Ring: _TypeAlias = Ring  # noqa: Y015
+
+@_typing.final
+class Ready(_message.Message):
+    """Bytes of a push to come are final. As with `Submit`, the segment may be new to the shard."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PUSH_FIELD_NUMBER: _builtins.int
+    SEGMENTS_FIELD_NUMBER: _builtins.int
+    PAYLOAD_FIELD_NUMBER: _builtins.int
+    START_FIELD_NUMBER: _builtins.int
+    STOP_FIELD_NUMBER: _builtins.int
+    start: _builtins.int
+    """The bytes of it; none: what was final before is not any more."""
+    stop: _builtins.int
+    @_builtins.property
+    def push(self) -> _shard_pb2.PushId: ...
+    @_builtins.property
+    def segments(self) -> _containers.RepeatedCompositeFieldContainer[Global___Segment]: ...
+    @_builtins.property
+    def payload(self) -> Global___Region:
+        """All of the push."""
+
+    def __init__(
+        self,
+        *,
+        push: _shard_pb2.PushId | None = ...,
+        segments: _abc.Iterable[Global___Segment] | None = ...,
+        payload: Global___Region | None = ...,
+        start: _builtins.int = ...,
+        stop: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["payload", b"payload", "push", b"push"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["payload", b"payload", "push", b"push", "segments", b"segments", "start", b"start", "stop", b"stop"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Ready: _TypeAlias = Ready  # noqa: Y015
 
 @_typing.final
 class Hello(_message.Message):

@@ -78,7 +78,7 @@ class ShardServicer:
         raise NotImplementedError('Method not implemented!')
 
     def Push(self, request_iterator, context):
-        """begin, data …, request: a push takes effect with that final frame, whatever breaks off before it leaves nothing.
+        """begin, (at, data …) …, request: a push takes effect with that final frame, whatever breaks off before it leaves nothing.
         The answer is as Pull's; its bytes are the weights, where the receipt says that they come along.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)

@@ -41,7 +41,7 @@ class ShardStub:
     where the shard does not have it, the status is NOT_FOUND: stream it again. A receipt from here never brings weights.
     """
     Push: _grpc.StreamStreamMultiCallable[_shard_pb2.TensorFrame, _shard_pb2.TensorFrame]
-    """begin, data …, request: a push takes effect with that final frame, whatever breaks off before it leaves nothing.
+    """begin, (at, data …) …, request: a push takes effect with that final frame, whatever breaks off before it leaves nothing.
     The answer is as Pull's; its bytes are the weights, where the receipt says that they come along.
     """
     Load: _grpc.StreamUnaryMultiCallable[_shard_pb2.TensorFrame, _shard_pb2.Reply]
@@ -61,7 +61,7 @@ class ShardAsyncStub(ShardStub):
     where the shard does not have it, the status is NOT_FOUND: stream it again. A receipt from here never brings weights.
     """
     Push: _aio.StreamStreamMultiCallable[_shard_pb2.TensorFrame, _shard_pb2.TensorFrame]  # type: ignore[assignment]
-    """begin, data …, request: a push takes effect with that final frame, whatever breaks off before it leaves nothing.
+    """begin, (at, data …) …, request: a push takes effect with that final frame, whatever breaks off before it leaves nothing.
     The answer is as Pull's; its bytes are the weights, where the receipt says that they come along.
     """
     Load: _aio.StreamUnaryMultiCallable[_shard_pb2.TensorFrame, _shard_pb2.Reply]  # type: ignore[assignment]
@@ -90,7 +90,7 @@ class ShardServicer(metaclass=_abc_1.ABCMeta):
         request_iterator: _MaybeAsyncIterator[_shard_pb2.TensorFrame],
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_shard_pb2.TensorFrame], _abc.AsyncIterator[_shard_pb2.TensorFrame]]:
-        """begin, data …, request: a push takes effect with that final frame, whatever breaks off before it leaves nothing.
+        """begin, (at, data …) …, request: a push takes effect with that final frame, whatever breaks off before it leaves nothing.
         The answer is as Pull's; its bytes are the weights, where the receipt says that they come along.
         """
 

@@ -1,0 +1,79 @@
+"""What can be done with a step's gradients before they are whole: average the bytes that all slots have."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+import torch
+
+from psgd.core.ids import Slot
+from psgd.core.layout import Span
+from psgd.transport.base import PushId
+
+
+@dataclass(slots=True)
+class _Begun:
+    """A push of which some bytes are final."""
+
+    push: PushId
+    memory: torch.Tensor
+    ready: list[Span] = field(default_factory=list)
+
+
+class Preparation:
+    """The pushes of the open step that have begun, and where all slots have come to.
+
+    Args:
+        slots: of the job.
+    """
+
+    def __init__(self, slots: int) -> None:
+        self._slots = slots
+        self._begun: dict[Slot, _Begun] = {}
+
+    def add(self, push: PushId, memory: torch.Tensor, ready: Span) -> list[Span]:
+        """Some bytes are final.
+
+        Args:
+            memory: of the whole push.
+
+        Returns:
+            Those of these bytes that are final for every slot, in the same step.
+        """
+        begun = self._begun.get(push.slot)
+        if begun is None or begun.push != push or begun.memory.data_ptr() != memory.data_ptr():
+            begun = self._begun[push.slot] = _Begun(push, memory)
+        begun.ready.append(ready)
+        if len(self._begun) < self._slots or len({each.push.step for each in self._begun.values()}) > 1:
+            return []
+        common = [ready]
+        for other in self._begun.values():
+            common = list(_intersection(common, other.ready))
+        return common
+
+    @property
+    def gradients(self) -> list[torch.Tensor]:
+        """The memory of all that have begun, in slot order."""
+        return [begun.memory for _, begun in sorted(self._begun.items())]
+
+    def drop(self) -> None:
+        """The step has closed, or what was final has changed."""
+        self._begun.clear()
+
+
+def without(whole: Span, taken: Sequence[Span]) -> Iterator[Span]:
+    """What is left of a span when others are taken out of it, from its start to its end."""
+    at = whole.start
+    for span in sorted(taken, key=lambda span: span.start):
+        if at < span.start:
+            yield Span(at, min(span.start, whole.stop))
+        at = max(at, span.stop)
+    if at < whole.stop:
+        yield Span(at, whole.stop)
+
+
+def _intersection(some: Iterable[Span], others: Sequence[Span]) -> Iterator[Span]:
+    for one in some:
+        for other in others:
+            common = Span(max(one.start, other.start), min(one.stop, other.stop))
+            if common.bytes > 0:
+                yield common
