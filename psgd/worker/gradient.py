@@ -2,7 +2,7 @@
 
 import torch
 
-from psgd.core.layout import Layout, Role
+from psgd.core.layout import ALIGNMENT, Layout, Role
 from psgd.transport.flat import views
 
 CHUNK = 2**18
@@ -19,12 +19,25 @@ class SlotGradient:
 
     def __init__(self, memory: torch.Tensor, layout: Layout) -> None:
         self.memory = memory
-        roles = {spec.name: spec.role for spec in layout.tensors}
         # `.data`: a version counter for each, as views of one memory share theirs.
         self._targets = {name: view.data for name, view in views(memory, layout, pushed_only=True).items()}
-        self._parameters = [name for name in self._targets if roles[name] is Role.PARAMETER]
-        self._buffers = [name for name in self._targets if roles[name] is Role.BUFFER]
+        self._judged = [s.name for s in layout.tensors if s.role in (Role.PARAMETER, Role.BUFFER)]
+        self._large = {name for name in self._judged if self._targets[name].numel() > CHUNK}
+        self._runs = self._runs_of_small(layout)
         self._sums: dict[str, tuple[int, list[torch.Tensor]]] = {}
+
+    def _runs_of_small(self, layout: Layout) -> list[torch.Tensor]:
+        """What lies between large tensors, in few views: to look at each small one takes longer than to copy it."""
+        floats = self.memory[: layout.floating_bytes].view(torch.float32)
+        runs, start = [], 0
+        for index, spec in enumerate(layout.tensors):
+            if spec.role in (Role.PARAMETER, Role.BUFFER):
+                span = layout.span(index)
+                floats[span.stop // 4 : -(-span.stop // ALIGNMENT) * ALIGNMENT // 4] = 0.0  # nobody writes that
+                if spec.name in self._large:
+                    runs.append(floats[start : span.start // 4])
+                    start = span.stop // 4
+        return [run for run in (*runs, floats[start:]) if run.numel()]
 
     def keep(self, name: str, value: torch.Tensor) -> torch.Tensor:
         """Let the value lie here.
@@ -38,7 +51,10 @@ class SlotGradient:
         target = self._targets[name]
         if value is not target:
             with torch.no_grad():  # a gradient may have a graph of its own
-                self._sums[name] = _copy(target, value)
+                if name in self._large:
+                    self._sums[name] = _copy(target, value)
+                else:
+                    target.copy_(value)
         return target
 
     def version(self, name: str) -> int:
@@ -56,10 +72,11 @@ class SlotGradient:
         Args:
             pulled: buffers by name.
         """
-        sums = [part for name in (*self._parameters, *self._buffers) for part in self._sums_of(name)]
-        if not sums or torch.stack(sums).isfinite().all():
+        sums = [run.sum() for run in self._runs]
+        sums += [part for name in self._large for part in self._sums_of(name)]
+        if torch.stack(sums).isfinite().all():
             return True
-        return not any(self._is_spoilt(name, pulled) for name in (*self._parameters, *self._buffers))
+        return not any(self._is_spoilt(name, pulled) for name in self._judged)
 
     def _sums_of(self, name: str) -> list[torch.Tensor]:
         """Sums of the value as it is now; added up again if it was changed since it was copied."""
@@ -80,7 +97,7 @@ def _copy(target: torch.Tensor, value: torch.Tensor) -> tuple[int, list[torch.Te
     Returns:
         The target's version after it, and the sums.
     """
-    if value.is_contiguous() and target.numel() > CHUNK:
+    if value.is_contiguous():
         sums = []
         for here, there in zip(target.view(-1).split(CHUNK), value.view(-1).split(CHUNK), strict=True):
             sums.append(here.copy_(there).sum())

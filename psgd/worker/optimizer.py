@@ -170,17 +170,16 @@ class DistributedOptimizer(torch.optim.Optimizer):
         groups = self.param_groups
         used = next((receipt.lr for receipt in self.receipts if len(receipt.lr) == len(groups)), None)
         if used is not None:
-            for group, lr in zip(groups, used, strict=True):
-                group["lr"] = lr
-        self._options = self._options_now()
+            for group, options, lr in zip(groups, self._options, used, strict=True):
+                group["lr"] = options["lr"] = lr
 
     def _options_now(self) -> list[dict[str, Any]]:
         return [{name: value for name, value in group.items() if name != "params"} for group in self.param_groups]
 
     def _check_options(self) -> None:
         """Refuse what would have no effect: options that were changed here; a schedule leaves its ``initial_lr``."""
-        for number, (before, now) in enumerate(zip(self._options, self._options_now(), strict=True)):
-            changed = [name for name in now if name not in before or now[name] != before[name]]
+        for number, (before, now) in enumerate(zip(self._options, self.param_groups, strict=True)):
+            changed = [name for name in now if name != "params" and (name not in before or now[name] != before[name])]
             if changed:
                 names = " and ".join(changed)
                 raise ConfigurationError(
