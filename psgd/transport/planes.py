@@ -155,7 +155,7 @@ def _connect(shard: int, address: ShardAddress, job: Job, key: JobKey, pool: Seg
 
 def _weights(connections: Sequence[Connection], job: Job) -> torch.Tensor | None:
     """The flat space that shows the shards' own memory, if they show it."""
-    if not _shows_weights(job):
+    if job.training.use_gpu or not _shows_weights(job):  # to pin a private mapping would cut it off from the shard's
         return None
     overlay = Overlay(job.layout.bytes)
     for connection, part in zip(connections, job.parts(), strict=True):

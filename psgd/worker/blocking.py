@@ -57,7 +57,7 @@ class BlockingSlot:
         self._connections = attachment.connections
         self._inbox: Inbox = queue.SimpleQueue()
         weights = Weights(attachment, self._parts)
-        self._runner = SlotRunner(job, slot, incarnation, attachment, weights, self._inbox)
+        self._runner = SlotRunner(job, slot, incarnation, attachment, weights, self._inbox, device)
         self._replica.aim(self._runner.outgoing.gradient)
         self._chronicle = chronicle
         self._observe = observe

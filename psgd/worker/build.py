@@ -47,7 +47,7 @@ def build_worker(
     weights = Weights(attachment, job.parts())
     inbox: Inbox = queue.SimpleQueue()
     runners = [
-        SlotRunner(job, slot, membership.incarnations[slot], attachment, weights, inbox)
+        SlotRunner(job, slot, membership.incarnations[slot], attachment, weights, inbox, device)
         for slot in membership.slots_of(number)
     ]
     dataset = cast(MapDataset, job.data())

@@ -57,6 +57,10 @@ class SlotGradient:
                     target.copy_(value)
         return target
 
+    def arrived(self, name: str) -> list[str]:
+        """Values that lie here to stay, since the last call, now that this one was kept."""
+        return [name]
+
     def version(self, name: str) -> int:
         """Changes with everything that is done to the value here."""
         return self._targets[name]._version

@@ -12,6 +12,7 @@ from psgd.transport.base import Upload
 from psgd.transport.compression import Residual
 from psgd.transport.flat import allocate, view_bytes
 from psgd.transport.wire_format import JobWire
+from psgd.worker.device_gradient import DeviceGradient, pin
 from psgd.worker.gradient import SlotGradient
 
 BUCKET_BYTES = 4 * 2**20
@@ -24,13 +25,16 @@ class Outgoing:
     Args:
         parts: indexed by shard.
         memory: where the bytes are sent from, as ``wire.pushes`` says.
+        device: where the model computes.
 
     Attributes:
         gradient: where the slot's gradient is gathered; with float32, where it is sent from.
         residual: what error feedback has to send yet; None without.
     """
 
-    def __init__(self, layout: Layout, parts: tuple[Part, ...], wire: JobWire, memory: torch.Tensor) -> None:
+    def __init__(
+        self, layout: Layout, parts: tuple[Part, ...], wire: JobWire, memory: torch.Tensor, device: torch.device
+    ) -> None:
         self._parts = parts
         self._wire = wire
         self._memory = memory
@@ -41,7 +45,7 @@ class Outgoing:
         self._left: dict[str, int] = {}
         self._left_finite = True
         gathered = memory if wire.push_is_identity else allocate(layout.pushed_bytes)
-        self.gradient = SlotGradient(gathered, layout)
+        self.gradient = gradient_on(device, gathered, layout)
         self.residual = Residual(layout) if any(each.push.feedback for each in wire.formats) else None
 
     def begin(self, uploads: Sequence[Upload]) -> None:
@@ -110,6 +114,14 @@ class Outgoing:
         if self.residual is not None:
             gathered, sent = self._memory_of(shard)
             self._wire.formats[shard].push.carry(gathered, sent, self.residual, self._absent)
+
+
+def gradient_on(device: torch.device, memory: torch.Tensor, layout: Layout) -> SlotGradient:
+    """A slot's gradient, computed on this device and gathered in this memory."""
+    if device.type == "cpu":
+        return SlotGradient(memory, layout)
+    pin(memory)
+    return DeviceGradient(memory, layout, device)
 
 
 def _merged(spans: Sequence[Span]) -> list[Span]:

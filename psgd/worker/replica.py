@@ -8,6 +8,7 @@ from psgd.core.layout import Layout, Role
 from psgd.core.slot import Computed
 from psgd.errors import ConfigurationError
 from psgd.transport.flat import layout_of, views
+from psgd.worker.device_gradient import pin
 from psgd.worker.gradient import SlotGradient
 
 
@@ -33,6 +34,8 @@ class Replica:
         _check(layout_of(tensors), layout)
         self.layout = layout
         self.memory = memory
+        if device.type != "cpu":
+            pin(memory)
         self._device_memory = memory if device.type == "cpu" else memory.to(device)
         self._views = views(self._device_memory, layout)
         self._aim: SlotGradient | None = None
@@ -50,7 +53,7 @@ class Replica:
     def renew(self) -> None:
         """Take over what was pulled: parameters see it as they are views, buffers start from the shard's."""
         if self._device_memory is not self.memory:
-            self._device_memory.copy_(self.memory)
+            self._device_memory.copy_(self.memory, non_blocking=True)  # pulls land only after the next push
         for name, buffer in self._buffers.items():
             buffer.copy_(self._views[name])
         self._as_pulled = self._traces()
@@ -98,7 +101,8 @@ class Replica:
             if self._aim is not None and parameter.grad is not None:
                 parameter.grad = self._aim.keep(name, parameter.grad)
                 if self._leave is not None:
-                    self._leave(name)
+                    for arrived in self._aim.arrived(name):
+                        self._leave(arrived)
 
         return moves
 

@@ -4,6 +4,8 @@ import queue
 from collections.abc import Sequence
 from functools import partial
 
+import torch
+
 from psgd.config import Job
 from psgd.core.ids import Incarnation, Shard, Slot, Version
 from psgd.core.layout import Part
@@ -64,6 +66,7 @@ class SlotRunner:
         attachment: to the shards.
         weights: in the attachment's memory.
         inbox: where replies go, until `take` gets them on the worker's own thread.
+        device: where the model computes.
     """
 
     def __init__(
@@ -74,9 +77,10 @@ class SlotRunner:
         attachment: Attachment,
         weights: Weights,
         inbox: Inbox,
+        device: torch.device,
     ) -> None:
         self.machine = SlotMachine(slot, incarnation, job.rules)
-        self.outgoing = Outgoing(job.layout, job.parts(), attachment.wire, attachment.sent[slot])
+        self.outgoing = Outgoing(job.layout, job.parts(), attachment.wire, attachment.sent[slot], device)
         """What the slot pushes; unchanged while a push is under way."""
         self._connections = attachment.connections
         self._renews = False

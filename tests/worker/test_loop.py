@@ -1,3 +1,4 @@
+import time
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -19,24 +20,25 @@ from psgd.worker.loop import Worker
 from psgd.worker.replica import Replica
 from psgd.worker.runner import Inbox, SlotRunner, Weights
 from tests.jobs import MLP, SEED, SLOTS, STEPS, Parties, first_model, images, make_job, plan_of
-from tests.worker.scripted import ScriptedConnection
+from tests.worker.scripted import ScriptedConnection, Sent
 
 CPU = torch.device("cpu")
 
 
 class Scripted:
-    """A worker with two slots, on one shard that a test answers for."""
+    """A worker with some slots, on one shard that a test answers for."""
 
-    def __init__(self) -> None:
+    def __init__(self, mode: Mode = Async(staleness=1), slots: int = 2) -> None:  # noqa: B008, a frozen value
         self.model = nn.Linear(2, 1, bias=False)
-        job = replace(make_job(mode=Async(staleness=1), slots=2), layout=layout_of(tensors_of(self.model)))
+        job = replace(make_job(mode=mode, slots=slots), layout=layout_of(tensors_of(self.model)))
         self.shard = ScriptedConnection()
         self.computed: list[tuple[int, int]] = []
         self.records: list[Iteration] = []
-        attachment = attach([self.shard], job, [Slot(0), Slot(1)])
+        self.slots = [Slot(number) for number in range(slots)]
+        attachment = attach([self.shard], job, self.slots)
         replica = Replica(tensors_of(self.model), job.layout, CPU, attachment.weights)
         weights, inbox = Weights(attachment, job.parts()), Inbox()
-        runners = [SlotRunner(job, Slot(slot), Incarnation(0), attachment, weights, inbox) for slot in (0, 1)]
+        runners = [SlotRunner(job, slot, Incarnation(0), attachment, weights, inbox) for slot in self.slots]
         self.worker = Worker(7, job, runners, replica, self.compute, inbox, self.records.append)
 
     def compute(self, step: int, slot: int, before_last: Callable[[], None]) -> Computation:
@@ -44,27 +46,39 @@ class Scripted:
         return Computation(loss=0.25, samples=6, seconds=0.0)
 
     def join(self) -> None:
-        """Both slots introduce themselves, and ask."""
+        """All slots introduce themselves, and ask."""
         self.worker.start()
-        for _ in range(2):
+        for _ in self.slots:
             sent = self.shard.take()
             assert isinstance(sent.request, Join)
             sent.answer(Joined(0))
             assert self.worker.advance(timeout_s=0)
-        assert [sent.request for sent in self.shard.sent] == [
-            Ask(Slot(slot), Incarnation(0), Step(0)) for slot in (0, 1)
-        ]
+        assert [sent.request for sent in self.shard.sent] == [Ask(slot, Incarnation(0), Step(0)) for slot in self.slots]
+
+    def grant(self) -> None:
+        """All slots join, and may start; the first one's pull is under way."""
+        self.join()
+        for sent in [self.shard.take() for _ in self.slots]:
+            sent.answer(Granted(Step(0), 0))
+            self.worker.advance(timeout_s=0)
+
+    def pushes(self) -> list[Sent]:
+        """The pushes that are under way, taken out."""
+        pushes = [sent for sent in self.shard.sent if isinstance(sent.request, Push)]
+        self.shard.sent = [sent for sent in self.shard.sent if sent not in pushes]
+        return pushes
 
     def pull(self, slot: int, version: int) -> None:
         """The slot's pull is under way: answer it, so that the slot computes and pushes."""
-        sent = self.shard.take()
+        [sent] = [sent for sent in self.shard.sent if isinstance(sent.request, Pull)]
+        self.shard.sent.remove(sent)
         assert isinstance(sent.request, Pull)
         assert sent.request.slot == slot
         sent.answer(Pulled(Version(version), sent.request.step, unchanged=False))
         assert self.worker.advance(timeout_s=0)
 
-    def receipt(self, step: int, following: Granted | Ended) -> Receipt:
-        return Receipt(Step(step), Status.ACCEPTED, "", Version(3), 2, (0.5,), following)
+    def receipt(self, step: int, following: Granted | Ended, renewed: bool = False, version: int = 3) -> Receipt:
+        return Receipt(Step(step), Status.ACCEPTED, "", Version(version), 2, (0.5,), following, renewed)
 
 
 def test_the_slot_with_the_lowest_clock_runs_first_even_if_another_was_granted_before() -> None:
@@ -149,6 +163,117 @@ def test_waiting_ends_with_the_timeout_and_with_a_reply() -> None:
     assert not scripted.worker.advance(timeout_s=0.001)
     scripted.shard.take().answer(Joined(0))
     assert scripted.worker.advance(timeout_s=60)
+
+
+# ------------------------------------------------------------------ weights that come with a receipt
+
+
+def renewals(pushes: list[Sent]) -> list[bool]:
+    return [sent.request.renew for sent in pushes if isinstance(sent.request, Push)]
+
+
+def test_in_rounds_only_the_last_push_of_a_worker_asks_for_weights() -> None:
+    scripted = Scripted(Sync(), slots=3)
+    scripted.grant()
+    for slot in scripted.slots:
+        scripted.pull(slot, version=0)
+    assert renewals(scripted.pushes()) == [False, False, True]
+
+
+def test_nobody_computes_while_new_weights_are_on_their_way() -> None:
+    scripted = Scripted(Sync(), slots=3)
+    scripted.grant()
+    for slot in scripted.slots:
+        scripted.pull(slot, version=0)
+    first, second, renewing = scripted.pushes()
+    for sent in (first, second):
+        sent.answer(scripted.receipt(0, Granted(Step(1), 1)))
+        scripted.worker.advance(timeout_s=0)
+        scripted.worker.advance(timeout_s=0)
+    assert (scripted.shard.sent, len(scripted.computed)) == ([], 3)  # slots 0 and 1 are ready, and wait
+    renewing.answer(scripted.receipt(0, Granted(Step(1), 1), renewed=True), content(scripted))
+    while scripted.worker.advance(timeout_s=0):
+        pass
+    assert scripted.computed[3:] == [(1, 0), (1, 1), (1, 2)]  # without a pull
+    assert scripted.model.weight.tolist() == [[2.0, 2.0]]
+    pushes = scripted.pushes()
+    assert [sent.request.pulled for sent in pushes if isinstance(sent.request, Push)] == [3, 3, 3]
+    assert renewals(pushes) == [False, False, True]
+    assert scripted.shard.sent == []
+
+
+def content(scripted: Scripted) -> bytes:
+    """Weights of 2 everywhere."""
+    return torch.full((layout_of(tensors_of(scripted.model)).pushed_bytes // 4,), 2.0).numpy().tobytes()
+
+
+def test_a_receipt_of_other_weights_than_those_that_came_is_followed_by_a_pull() -> None:
+    scripted = Scripted(Sync(), slots=2)
+    scripted.grant()
+    for slot in scripted.slots:
+        scripted.pull(slot, version=0)
+    for sent in scripted.pushes():
+        sent.answer(scripted.receipt(0, Granted(Step(1), 1)))  # not renewed: it was a repeat
+        scripted.worker.advance(timeout_s=0)
+    [sent] = scripted.shard.sent
+    assert isinstance(sent.request, Pull)
+
+
+def test_on_arrival_a_lone_slot_asks_for_weights() -> None:
+    scripted = Scripted(Async(), slots=1)
+    scripted.grant()
+    scripted.pull(slot=0, version=0)
+    [push] = scripted.pushes()
+    assert renewals([push]) == [True]
+    push.answer(scripted.receipt(0, Granted(Step(1), 1), renewed=True), content(scripted))
+    scripted.worker.advance(timeout_s=0)
+    assert scripted.computed == [(0, 0), (1, 0)]  # without a pull
+    assert renewals(scripted.pushes()) == [True]
+
+
+def test_on_arrival_slots_beside_others_do_not() -> None:
+    """The others have use for the time that new weights would take."""
+    scripted = Scripted(Async(), slots=2)
+    scripted.grant()
+    scripted.pull(slot=0, version=0)
+    scripted.pull(slot=1, version=0)
+    first, second = scripted.pushes()
+    assert renewals([first, second]) == [False, False]
+    first.answer(scripted.receipt(0, Ended()))
+    scripted.worker.advance(timeout_s=0)
+    second.answer(scripted.receipt(0, Granted(Step(1), 1)))
+    scripted.worker.advance(timeout_s=0)
+    scripted.pull(slot=1, version=4)
+    assert renewals(scripted.pushes()) == [True]  # alone by now
+
+
+@pytest.mark.parametrize("mode", [Async(staleness=0), Async(staleness=1)])
+@pytest.mark.parametrize("slots", [1, 2])
+def test_with_a_bound_on_staleness_nobody_does(mode: Mode, slots: int) -> None:
+    scripted = Scripted(mode, slots)
+    scripted.grant()
+    for slot in scripted.slots:
+        scripted.pull(slot, version=0)
+    assert renewals(scripted.pushes()) == [False] * slots
+
+
+def test_with_backups_nobody_does() -> None:
+    scripted = Scripted(Sync(backups=1), slots=2)
+    scripted.grant()
+    for slot in scripted.slots:
+        scripted.pull(slot, version=0)
+    assert renewals(scripted.pushes()) == [False, False]
+
+
+def test_a_slot_that_has_its_weights_computes_without_waiting_for_anything() -> None:
+    """On this plane every reply is there at once: whoever waits has overlooked a slot that may run."""
+    patience_s = 5.0
+    parties = Parties(make_job())
+    while not parties.workers[0].done:
+        began = time.perf_counter()
+        parties.workers[0].advance(timeout_s=patience_s)
+        assert time.perf_counter() - began < patience_s
+    assert len(parties.records) == STEPS * SLOTS
 
 
 # ------------------------------------------------------------------ with real shards

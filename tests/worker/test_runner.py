@@ -14,6 +14,7 @@ from psgd.worker.runner import Inbox, SlotRunner, Weights
 from tests.jobs import make_job
 from tests.worker.scripted import ScriptedConnection
 
+CPU = torch.device("cpu")
 SLOT, INCARNATION = Slot(3), Incarnation(1)
 LEAD, SECOND = Shard(0), Shard(1)
 
@@ -37,10 +38,10 @@ class Setup:
         self.parts = self.job.parts()
         self.shards = [ScriptedConnection(), ScriptedConnection()]
         self.attachment = attach(self.shards, self.job, [SLOT, Slot(5)])
-        self.replica = Replica(tensors_of(self.model), self.layout, torch.device("cpu"), self.attachment.weights)
+        self.replica = Replica(tensors_of(self.model), self.layout, CPU, self.attachment.weights)
         self.weights = Weights(self.attachment, self.parts)
         self.inbox: Inbox = queue.SimpleQueue()
-        self.runner = SlotRunner(self.job, SLOT, INCARNATION, self.attachment, self.weights, self.inbox)
+        self.runner = SlotRunner(self.job, SLOT, INCARNATION, self.attachment, self.weights, self.inbox, CPU)
 
     def take(self) -> list[object]:
         slot, event = self.inbox.get_nowait()
@@ -107,7 +108,7 @@ def test_weights_of_one_version_are_pulled_once_for_all_slots_of_a_worker() -> N
     setup.grant()
     setup.runner.take(setup.runner.choice())
     setup.pull(Model(1.0))
-    neighbour = SlotRunner(setup.job, Slot(5), INCARNATION, setup.attachment, setup.weights, setup.inbox)
+    neighbour = SlotRunner(setup.job, Slot(5), INCARNATION, setup.attachment, setup.weights, setup.inbox, CPU)
     neighbour.start()
     for shard in setup.shards:
         shard.take().answer(Joined(0))
