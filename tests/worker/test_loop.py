@@ -38,7 +38,7 @@ class Scripted:
         attachment = attach([self.shard], job, self.slots)
         replica = Replica(tensors_of(self.model), job.layout, CPU, attachment.weights)
         weights, inbox = Weights(attachment, job.parts()), Inbox()
-        runners = [SlotRunner(job, slot, Incarnation(0), attachment, weights, inbox) for slot in self.slots]
+        runners = [SlotRunner(job, slot, Incarnation(0), attachment, weights, inbox, CPU) for slot in self.slots]
         self.worker = Worker(7, job, runners, replica, self.compute, inbox, self.records.append)
 
     def compute(self, step: int, slot: int, before_last: Callable[[], None]) -> Computation:
