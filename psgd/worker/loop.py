@@ -92,10 +92,17 @@ class Worker:
         try:
             slot, event = self._inbox.get(timeout=timeout_s) if timeout_s > 0 else self._inbox.get_nowait()
         except queue.Empty:
-            return self._choose()
+            return self._choose_all()
         self._take(self._runners[slot], event)
-        self._choose()
+        self._choose_all()
         return True
+
+    def _choose_all(self) -> bool:
+        """Slots that need no pull have computed when they were chosen: then it is the next one's turn at once."""
+        chosen = self._choose()
+        while chosen and self._choose():
+            pass
+        return chosen
 
     def _choose(self) -> bool:
         going = [runner for runner in self._runners.values() if runner.machine.phase is not Phase.ENDED]
