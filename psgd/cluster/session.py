@@ -120,6 +120,7 @@ def _connected(address: str | None, cpus: int, show_output: bool) -> Iterator[No
             include_dashboard=False,
             log_to_driver=show_output,
             logging_level=logging.ERROR,
+            _system_config={"worker_niceness": 0},  # training is what this Ray is for: by default its workers get 15
         )
     else:
         try:

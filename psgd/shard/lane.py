@@ -133,7 +133,7 @@ class Lane:
         places = _places(gradients)
         if places != self._prepared_of:
             self._prepared_of, self._prepared = places, []
-        span = Span(ready.start // 4, min(ready.stop, self._floating) // 4)
+        span = Span(-(-ready.start // 4), min(ready.stop, self._floating) // 4)  # elements that are there whole
         if span.bytes > 0 and len(gradients) > 1:
             self._average_over([self._floats(gradient) for gradient in gradients], span)
             self._prepared.append(span)

@@ -30,19 +30,22 @@ class Preparation:
         self._slots = slots
         self._begun: dict[Slot, _Begun] = {}
 
+    def contradicts(self, push: PushId, memory: torch.Tensor) -> bool:
+        """Whether the slot has begun another push than this one, or this one in other memory."""
+        begun = self._begun.get(push.slot)
+        return begun is not None and (begun.push != push or begun.memory.data_ptr() != memory.data_ptr())
+
     def add(self, push: PushId, memory: torch.Tensor, ready: Span) -> list[Span]:
         """Some bytes are final.
 
         Args:
+            push: the one that its slot has begun, if it has.
             memory: of the whole push.
 
         Returns:
             Those of these bytes that are final for every slot, in the same step.
         """
-        begun = self._begun.get(push.slot)
-        if begun is None or begun.push != push or begun.memory.data_ptr() != memory.data_ptr():
-            begun = self._begun[push.slot] = _Begun(push, memory)
-        begun.ready.append(ready)
+        self._begun.setdefault(push.slot, _Begun(push, memory)).ready.append(ready)
         if len(self._begun) < self._slots or len({each.push.step for each in self._begun.values()}) > 1:
             return []
         common = [ready]

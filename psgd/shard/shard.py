@@ -115,6 +115,8 @@ class ParameterShard:
         if isinstance(request, Load) and not self._loaded:
             self._state.load(memory)
             self._loaded = True
+        if isinstance(request, Push):
+            self._check_preparation(request, memory)
         self._arriving = gradient
         self._handle(request)
         self._arriving = None
@@ -123,11 +125,17 @@ class ParameterShard:
         """Some bytes of a push to come are final, see `psgd.transport.base.Endpoint`."""
         if not self._prepares:
             return
-        if ready is None:
+        memory = as_memory(payload)
+        if ready is None or self._preparation.contradicts(push, memory):
             self._drop_preparation()
-            return
-        for span in self._preparation.add(push, as_memory(payload), ready):
-            self._state.prepare(self._preparation.gradients, span)
+        if ready is not None:
+            for span in self._preparation.add(push, memory, ready):
+                self._state.prepare(self._preparation.gradients, span)
+
+    def _check_preparation(self, push: Push, memory: torch.Tensor) -> None:
+        """What was prepared counts only for the very pushes that it was announced with."""
+        if self._preparation.contradicts(PushId(push.slot, push.incarnation, push.step), memory):
+            self._drop_preparation()
 
     def _drop_preparation(self) -> None:
         self._preparation.drop()

@@ -59,6 +59,8 @@ class Outgoing:
 
     def leave(self, name: str) -> None:
         """A parameter's gradient lies here, and is probably final: send it, with others to a bucket."""
+        if name in self._left:  # it was not: backward has come back to it
+            self._withdraw()
         index = self._indices[name]
         self._left[name] = self.gradient.version(name)
         for shard, each in enumerate(self._wire.formats):
@@ -91,6 +93,7 @@ class Outgoing:
         """What had left has changed since: backward came back to it, or the training loop did something to it."""
         for upload in self._uploads:
             upload.withdraw()
+        self._buckets = [[] for _ in self._uploads]
         self._left, self._left_finite = {}, True
 
     def _put(self, shard: int, place: Span) -> None:

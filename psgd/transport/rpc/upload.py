@@ -48,8 +48,9 @@ class RpcUpload:
             self._run(self)
 
     def withdraw(self) -> None:
-        """Break the stream off; all bytes leave anew when the push is finished."""
-        self.end()
+        """Break the stream off, if there is one; all bytes leave anew when the push is finished."""
+        if self._begun:
+            self.end()
 
     def finish(self, push: Push, deliver: Deliver, into: Sequence[memoryview] = ()) -> None:
         """Send what has not left, and the final message."""
