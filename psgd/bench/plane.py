@@ -24,7 +24,9 @@ from psgd.core.layout import Span
 from psgd.core.messages import Done, Pull, Pulled, Push, Receipt, Refused, Reply, Request, Status
 from psgd.errors import LostError
 from psgd.transport.base import Connection, Deliver, PushId, Sizes
+from psgd.transport.flat import view_bytes
 from psgd.transport.rpc import JobKey, RpcConnection, RpcServer
+from psgd.transport.shm import SegmentPool, ShmConnection, ShmServer
 
 MB = 10**6
 BYTES_PER_GB = 10**9
@@ -98,7 +100,7 @@ def _ways(plane: str, size: int) -> Iterator[dict[str, Way]]:
     servers = [partial(PLANES[plane].serve, size, token), partial(raw_grpc.serve, 1), serve_socket]
     with serving(servers) as (endpoint, raw, port), ExitStack() as closing:
         ways: dict[str, Way] = {
-            "psgd": PlaneWay(PLANES[plane].connect(endpoint, token), size),
+            "psgd": PlaneWay(*PLANES[plane].connect(endpoint, token, size)),
             "raw": raw_grpc.RawConnection(raw),
             "tcp": SocketWay(port),
         }
@@ -116,11 +118,11 @@ class OwnPlane:
 
     Args:
         serve: serves an endpoint of so many bytes to whoever has the token; yields where.
-        connect: to what is served there, with the token.
+        connect: to what is served there, with the token; and so many bytes of memory that the plane carries best.
     """
 
     serve: Callable[[int, str], AbstractContextManager[str]]
-    connect: Callable[[str, str], Connection]
+    connect: Callable[[str, str, int], tuple[Connection, memoryview]]
 
 
 @contextmanager
@@ -132,11 +134,26 @@ def _serve_rpc(size: int, token: str) -> Iterator[str]:
         server.close()
 
 
-def _connect_rpc(address: str, token: str) -> Connection:
-    return RpcConnection(address, shard=0, key=JobKey(JOB, token))
+def _connect_rpc(address: str, token: str, size: int) -> tuple[Connection, memoryview]:
+    return RpcConnection(address, shard=0, key=JobKey(JOB, token)), memoryview(bytearray(size))
 
 
-PLANES = {"rpc": OwnPlane(_serve_rpc, _connect_rpc)}
+@contextmanager
+def _serve_shm(size: int, token: str) -> Iterator[str]:
+    server = ShmServer(Answering(size), key=JobKey(JOB, token), slots=1)
+    try:
+        yield server.name
+    finally:
+        server.close()
+
+
+def _connect_shm(name: str, token: str, size: int) -> tuple[Connection, memoryview]:
+    pool = SegmentPool()
+    memory = view_bytes(pool.allocate(size))
+    return ShmConnection(name, shard=0, key=JobKey(JOB, token), pool=pool), memory
+
+
+PLANES = {"rpc": OwnPlane(_serve_rpc, _connect_rpc), "shm": OwnPlane(_serve_shm, _connect_shm)}
 
 
 class Answering:
@@ -168,12 +185,12 @@ class PlaneWay:
     """A connection of psgd's own.
 
     Args:
-        size: the most bytes of a push or pull.
+        memory: as many bytes as the largest push or pull has.
     """
 
-    def __init__(self, connection: Connection, size: int) -> None:
+    def __init__(self, connection: Connection, memory: memoryview) -> None:
         self._connection = connection
-        self._memory = memoryview(bytearray(size))
+        self._memory = memory
         self._step = 0
         self._replies: queue.SimpleQueue[Reply] = queue.SimpleQueue()
 

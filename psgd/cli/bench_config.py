@@ -103,7 +103,7 @@ class PlaneConfig:
         ConfigurationError: if a number is out of range.
     """
 
-    plane: Literal["rpc"] = option("rpc", "Plane", "whose connection is measured")
+    plane: Literal["rpc", "shm"] = option("rpc", "Plane", "whose connection is measured; shm: a push moves no byte")
     mbytes: int = option(100, "Plane", "10^6 bytes of a push, and of a pull")
     rounds: int = option(10, "Run", "how often each is measured, in turn")
     warmup: int = option(2, "Run", "rounds before these")

@@ -120,7 +120,7 @@ def test_each_series_grows_one_number(asked: list[tuple[Any, ...]]) -> None:
         ("train --data mnist", "data mnist needs the folder of its IDX files"),
         ("train --model resnet", "model must be one of mlp, cnn, linear or my.pkg:factory, got 'resnet'"),
         ("plane --mbytes 0", "mbytes must be >= 1, got 0"),
-        ("plane --plane shm", "--plane must be rpc, got 'shm'"),
+        ("plane --plane memory", "--plane must be rpc or shm, got 'memory'"),
         ("scale --workers 1,two", "workers must be whole numbers, got 1, two"),
         ("scale --shards 1.5", "shards must be whole numbers, got 1.5"),
         ("scale --params 1e2,9", "params must all be >= 10, got 1e2, 9"),
