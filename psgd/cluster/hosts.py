@@ -17,8 +17,9 @@ from psgd.runlog import Notice, Timed
 from psgd.shard.queue import ThreadedQueue
 from psgd.shard.shard import ParameterShard
 from psgd.shard.state import ShardState
-from psgd.transport.planes import ShardAddress, ShardDoors, connect_by_rpc, reach
-from psgd.transport.rpc import JobKey, RpcPeerLink
+from psgd.transport.base import PeerLink
+from psgd.transport.planes import Peers, ShardAddress, ShardDoors, connect_by_rpc, reach
+from psgd.transport.rpc import JobKey
 from psgd.transport.wire_format import WireFormat
 from psgd.worker.build import build_worker
 from psgd.worker.evaluator import Evaluated, Evaluator
@@ -28,13 +29,13 @@ BEAT_S = 0.25
 """Seconds between two signs of life of a worker; they carry what it has to tell."""
 
 
-class _Peers:
+class _LatePeers:
     """The way to the other shards, once their addresses are known; what is told before is lost, as it may be."""
 
     def __init__(self) -> None:
-        self._link: RpcPeerLink | None = None
+        self._link: PeerLink | None = None
 
-    def connect(self, link: RpcPeerLink) -> None:
+    def connect(self, link: PeerLink) -> None:
         self._link = link
 
     def tell(self, shard: int, message: PeerMessage) -> None:
@@ -62,7 +63,7 @@ class ShardHost:
         self._key = key
         self._listen_on = listen_on
         self._report = report
-        self._peers = _Peers()
+        self._peers = _LatePeers()
 
     def open(self) -> ShardAddress:
         """Build the shard and serve it.
@@ -86,8 +87,7 @@ class ShardHost:
 
     def connect(self, addresses: Sequence[ShardAddress]) -> None:
         """Learn the addresses of all shards."""
-        others = {shard: address.rpc for shard, address in enumerate(addresses) if shard != self._shard}
-        self._peers.connect(RpcPeerLink(others, key=self._key))
+        self._peers.connect(Peers(self._shard, addresses, self._job, self._key))
 
     def serve(self) -> None:
         """Serve for as long as the process lives.

@@ -79,12 +79,14 @@ class Lane:
             else:
                 self._counters.append((piece, tensor))
 
-    def can_begin(self) -> bool:
-        """Whether the job's optimizer takes this lane's slices alone; some need one in each of their groups."""
+    def groups(self) -> int | None:
+        """How many parameter groups the job's optimizer makes of this lane's slices; None: it does not take them."""
+        if not self._named:
+            return 0
         try:
-            return not self._named or self._make_optimizer(self._named) is not None
+            return len(self._make_optimizer(self._named).param_groups)
         except Exception:  # of the user's factory: with all slices of the shard it may do, or will be heard of
-            return False
+            return None
 
     def begin(self) -> None:
         """The first weights are there: make the optimizer, which may keep a copy of what it is to train."""

@@ -60,10 +60,13 @@ class ShardState:
             cores: of the host.
         """
         count = lanes_for(job, shard, cores)
-        state = cls(job.layout, job.lanes(shard, count), job.optimizer, job.schedule, job.whole, memory)
-        if count > 1 and not all(lane.can_begin() for lane in state._lanes):
-            return cls(job.layout, job.lanes(shard, 1), job.optimizer, job.schedule, job.whole, memory)
-        return state
+        alone, several = (
+            cls(job.layout, job.lanes(shard, lanes), job.optimizer, job.schedule, job.whole, memory)
+            for lanes in (1, count)
+        )
+        # Lanes whose optimizers are made of other groups than the shard's would have no learning rates to show.
+        alike = count > 1 and all(lane.groups() in (0, alone._lanes[0].groups()) for lane in several._lanes)
+        return several if alike else alone
 
     def load(self, memory: torch.Tensor) -> None:
         """Take the first weights, then make the optimizers.

@@ -8,12 +8,13 @@ import torch
 from psgd.config import Job
 from psgd.core.ids import Slot
 from psgd.core.layout import Part
+from psgd.core.messages import PeerMessage
 from psgd.errors import LostError, ResourceError
 from psgd.transport.attachment import Attachment, attach
 from psgd.transport.base import Connection, Endpoint
 from psgd.transport.flat import allocate
-from psgd.transport.rpc import JobKey, RpcConnection, RpcServer
-from psgd.transport.shm import Overlay, Segment, SegmentPool, ShmConnection, ShmServer
+from psgd.transport.rpc import JobKey, RpcConnection, RpcPeerLink, RpcServer
+from psgd.transport.shm import Overlay, Segment, SegmentPool, ShmConnection, ShmPeer, ShmServer
 from psgd.transport.shm.segment import PAGE
 
 
@@ -91,6 +92,50 @@ class ShardDoors:
         self._rpc.close()
         if self._shm is not None:
             self._shm.close()
+
+
+class Peers:
+    """A shard's way to all others: through their doorbells where these are on its host, by rpc elsewhere.
+
+    Args:
+        shard: which one this is.
+        addresses: of all shards, indexed by shard.
+    """
+
+    def __init__(self, shard: int, addresses: Sequence[ShardAddress], job: Job, key: JobKey) -> None:
+        self._near: dict[int, ShmPeer] = {}
+        far: dict[int, str] = {}
+        for other, address in enumerate(addresses):
+            if other == shard:
+                continue
+            near = None if address.doorbell is None or job.plane == "rpc" else _near(address.doorbell, key)
+            if near is None:
+                far[other] = address.rpc
+            else:
+                self._near[other] = near
+        self._far = RpcPeerLink(far, key=key)
+
+    def tell(self, shard: int, message: PeerMessage) -> None:
+        """Send without waiting; a message that does not arrive is lost."""
+        near = self._near.get(shard)
+        if near is None:
+            self._far.tell(shard, message)
+        else:
+            near.tell(message)
+
+    def close(self) -> None:
+        """Stop sending."""
+        self._far.close()
+        for near in self._near.values():
+            near.close()
+
+
+def _near(doorbell: str, key: JobKey) -> ShmPeer | None:
+    """The other shard, if it is on this host."""
+    try:
+        return ShmPeer(doorbell, key=key)
+    except LostError:
+        return None
 
 
 def connect_by_rpc(addresses: Sequence[ShardAddress], key: JobKey) -> list[RpcConnection]:

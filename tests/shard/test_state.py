@@ -1,17 +1,24 @@
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
+from itertools import pairwise
 
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from torch import Tensor
 from torch.optim.lr_scheduler import StepLR
 
 from psgd.config import NamedTensors, OptimizerFactory, ScheduleFactory
+from psgd.core.ids import Shard
 from psgd.core.layout import Layout, Role, TensorSpec, partition
+from psgd.core.modes import Async, Mode, Sync
 from psgd.shard.lane import Gradient
-from psgd.shard.state import ShardState
+from psgd.shard.state import ShardState, lanes_for
 from psgd.transport.flat import allocate, pack, views
+from tests.jobs import CNN, make_job
 
 PLAIN = partial(torch.optim.SGD, lr=1.0)
 
@@ -208,3 +215,141 @@ def test_a_part_without_trainable_slices_has_no_learning_rate() -> None:
     memory = torch.cat([pushed, allocate(part.pushed.bytes - pushed.numel())])
     assert state.apply([Gradient(memory, frozenset())], tick=1) == ()
     assert state.memory[:32].view(torch.int64).tolist() == [0, 1, 2, 3]
+
+
+# ------------------------------------------------------------------ lanes
+
+OPTIMIZERS: dict[str, OptimizerFactory] = {
+    "momentum": partial(torch.optim.SGD, lr=0.1, momentum=0.9, weight_decay=0.01),
+    "adam": partial(torch.optim.Adam, lr=0.01),
+    "adamw": partial(torch.optim.AdamW, lr=0.01),
+    "adagrad": partial(torch.optim.Adagrad, lr=0.05),
+    "rmsprop": partial(torch.optim.RMSprop, lr=0.01, momentum=0.5),
+}
+HALVING: ScheduleFactory = partial(StepLR, step_size=2, gamma=0.5)
+
+
+def in_lanes(count: int, optimizer: OptimizerFactory, schedule: ScheduleFactory | None, whole: bool) -> ShardState:
+    lanes = partition(LAYOUT, count, whole)
+    state = ShardState(LAYOUT, lanes, optimizer, schedule, whole, memory=allocate(LAYOUT.bytes))
+    state.load(pack(drawn(9), LAYOUT))
+    return state
+
+
+def trained(state: ShardState) -> list[tuple[float, ...]]:
+    """Some steps, in one of which a parameter is absent, in another in some slots only."""
+    rates = []
+    absent = {1: ([BIAS], [BIAS], [BIAS]), 2: ([], [BIAS], []), 4: ([WEIGHT, BIAS],) * 3}
+    for step in range(6):
+        pushes = []
+        for slot, missing in enumerate(absent.get(step, ([], [], []))):
+            pushed = drawn(10 * step + slot)
+            pushed["count"].fill_(step)
+            for index in missing:
+                pushed[LAYOUT.tensors[index].name].zero_()
+            pushes.append(gradient(pushed, missing))
+        rates.append(state.apply(pushes, tick=step))
+    return rates
+
+
+@pytest.mark.parametrize("count", [2, 3, 7])
+@pytest.mark.parametrize("whole", [False, True])
+@pytest.mark.parametrize("schedule", [None, HALVING])
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_lanes_have_the_bits_of_one(optimizer: str, schedule: ScheduleFactory | None, whole: bool, count: int) -> None:
+    one = in_lanes(1, OPTIMIZERS[optimizer], schedule, whole)
+    several = in_lanes(count, OPTIMIZERS[optimizer], schedule, whole)
+    assert trained(several) == trained(one)
+    assert torch.equal(several.memory, one.memory)
+    assert tensors(one)["count"].item() == 5
+
+
+@pytest.mark.parametrize("shards", [1, 2, 3])
+@pytest.mark.parametrize("count", [1, 2, 3, 5])
+@pytest.mark.parametrize("whole", [False, True])
+def test_lanes_together_are_the_shards_part(shards: int, count: int, whole: bool) -> None:
+    job = make_job(CNN, shards=shards, whole=whole)
+    for shard, part in enumerate(job.parts()):
+        lanes = job.lanes(shard, count)
+        assert len(lanes) == count
+        assert (lanes[0].pushed.start, lanes[-1].pushed.stop) == (part.pushed.start, part.pushed.stop)
+        assert all(a.pushed.stop == b.pushed.start for a, b in pairwise(lanes))
+        assert sum(lane.bytes for lane in lanes) == part.bytes
+
+
+@given(
+    sizes=st.lists(st.integers(1, 2000), min_size=1, max_size=8),
+    counters=st.lists(st.integers(1, 100), max_size=2),
+    shards=st.integers(1, 5),
+    count=st.integers(1, 5),
+    whole=st.booleans(),
+)
+def test_lanes_begin_and_end_with_their_shard(
+    sizes: list[int], counters: list[int], shards: int, count: int, whole: bool
+) -> None:
+    layout = Layout(
+        [TensorSpec(f"p{k}", (size,), "float32", Role.PARAMETER) for k, size in enumerate(sizes)]
+        + [TensorSpec(f"n{k}", (size,), "int64", Role.COUNTER) for k, size in enumerate(counters)]
+    )
+    job = replace(make_job(shards=shards, whole=whole), layout=layout)
+    for shard, part in enumerate(job.parts()):
+        lanes = job.lanes(shard, count)
+        assert (lanes[0].pushed.start, lanes[-1].pushed.stop) == (part.pushed.start, part.pushed.stop)
+
+
+MIB = 2**20
+LARGE = Layout([TensorSpec("weight", (10 * MIB // 4,), "float32", Role.PARAMETER)])
+
+
+@pytest.mark.parametrize(
+    ("mode", "shards", "cores", "expected"),
+    [
+        (Sync(), 1, 1, 1),
+        (Sync(), 1, 2, 2),
+        (Sync(), 1, 64, 2),  # a lane of less than 4 MiB is not worth its thread
+        (Sync(backups=1), 1, 64, 2),
+        (Sync(), 2, 2, 1),  # the shards of a host share its cores
+        (Sync(), 2, 4, 1),
+        (Sync(), 4, 2, 1),
+        (Async(), 1, 64, 1),  # the workers go on computing
+    ],
+)
+def test_as_many_lanes_as_pay(mode: Mode, shards: int, cores: int, expected: int) -> None:
+    job = replace(make_job(mode=mode, shards=shards), layout=LARGE)
+    assert lanes_for(job, Shard(0), cores) == expected
+
+
+def test_an_optimizer_that_needs_all_slices_gets_them() -> None:
+    layout = Layout(
+        [
+            TensorSpec("weight", (2 * MIB,), "float32", Role.PARAMETER),
+            TensorSpec("bias", (64,), "float32", Role.PARAMETER),
+        ]
+    )
+
+    def grouped(named: NamedTensors) -> torch.optim.Optimizer:
+        pairs = list(named)
+        groups = [{"params": [t for n, t in pairs if n == name], "lr": lr} for name, lr in (("weight", 1), ("bias", 2))]
+        if not all(group["params"] for group in groups):
+            raise ValueError("a group has no parameters")
+        return torch.optim.SGD(groups)
+
+    job = replace(make_job(optimizer=grouped), layout=layout)
+    (part,) = job.parts()
+    assert lanes_for(job, Shard(0), cores=2) == 2
+    state = ShardState.of(job, Shard(0), allocate(part.bytes), cores=2)
+    state.load(allocate(part.bytes))
+    ones = torch.ones(layout.pushed_bytes // 4).view(torch.uint8)
+    assert state.apply([Gradient(ones, frozenset())], tick=0) == (1.0, 2.0)
+    assert views(state.memory, layout)["weight"].unique().tolist() == [-1.0]
+    assert views(state.memory, layout)["bias"].unique().tolist() == [-2.0]
+
+
+def test_what_an_optimizer_raises_in_a_lane_is_heard_of() -> None:
+    class Failing(torch.optim.SGD):
+        def step(self, closure: None = None) -> None:  # type: ignore[override]
+            raise RuntimeError("no more")
+
+    state = in_lanes(2, partial(Failing, lr=0.1), None, whole=False)
+    with pytest.raises(RuntimeError, match="no more"):
+        state.apply([gradient(drawn(1))], tick=0)

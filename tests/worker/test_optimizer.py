@@ -8,9 +8,10 @@ import torch
 from torch import Tensor, nn
 
 from psgd import inprocess
+from psgd.config import Plane
 from psgd.core.ids import LEAD, Incarnation, Slot
 from psgd.core.messages import Join, Joined, Status
-from psgd.core.modes import Async
+from psgd.core.modes import Async, Mode, Sync
 from psgd.errors import ConfigurationError, LostError, RunEnded
 from psgd.runlog import Record
 from psgd.transport.flat import tensors_of
@@ -58,17 +59,19 @@ def normalized() -> nn.Module:
     return nn.Sequential(nn.Linear(6, 32), nn.BatchNorm1d(32), nn.ReLU(), nn.Dropout(0.3), nn.Linear(32, 3))
 
 
+@pytest.mark.parametrize("plane", ["memory", "shm"])
 @pytest.mark.parametrize("optimizer", [momentum, adam])
 @pytest.mark.parametrize("model", [mlp, normalized])
 def test_an_own_loop_ends_with_the_bits_of_the_built_in_one(
-    model: Callable[[], nn.Module], optimizer: Callable[..., torch.optim.Optimizer]
+    model: Callable[[], nn.Module], optimizer: Callable[..., torch.optim.Optimizer], plane: Plane
 ) -> None:
     dataset = points(count=60, features=6, classes=3)
     turn = Lock()  # the threads share torch's random state, which dropout draws from
     own: list[dict[str, Tensor]] = []
 
     def loop() -> None:
-        network = model()
+        with turn:
+            network = model()  # draws its first weights
         optimizer = DistributedOptimizer(network.named_parameters(), buffers=network.named_buffers())
         drawn = batches(dataset)
         while True:
@@ -82,7 +85,7 @@ def test_an_own_loop_ends_with_the_bits_of_the_built_in_one(
             optimizer.step()
         own.append(tensors_of(network))
 
-    job = own_job(loop, model=model, optimizer=optimizer, schedule=halving, slots=2, steps=11)
+    job = own_job(loop, model=model, optimizer=optimizer, schedule=halving, slots=2, steps=11, plane=plane)
     initial = first_weights(job)
     with shards_of(job, initial) as run:
         run.loops(0, 1)
@@ -95,6 +98,81 @@ def test_an_own_loop_ends_with_the_bits_of_the_built_in_one(
         assert torch.equal(weights[name], tensor), name
         for tensors in own:  # the last update is in the loop's own model, too
             assert torch.equal(tensors[name], tensor), name
+
+
+# ------------------------------------------------------------------ through shared memory
+
+
+@pytest.mark.parametrize("mode", [Sync(), Sync(backups=1), Async(), Async(staleness=1)])
+def test_an_own_loop_ends_with_the_shards_weights(mode: Mode) -> None:
+    own: list[dict[str, Tensor]] = []
+
+    def loop() -> None:
+        network = mlp()
+        optimizer = DistributedOptimizer(network.named_parameters())
+        for inputs, targets in batches(points(count=60, features=6, classes=3)):
+            optimizer.zero_grad()
+            nn.functional.cross_entropy(network(inputs), targets).backward()
+            optimizer.step()
+        own.append(tensors_of(network))
+
+    with shards_of(own_job(loop, model=mlp, mode=mode, slots=2, steps=20, plane="shm")) as run:
+        initial = run.weights
+        run.loops(0, 1)
+        weights = run.weights
+        assert run.figures.version == run.figures.accepted if isinstance(mode, Async) else 20
+        if mode != Sync(backups=1):
+            assert len([record for record in run.iterations if record.status == "accepted"]) == 40
+    assert not torch.equal(weights["0.weight"], initial["0.weight"])
+    last = own[-1]  # the other may have ended before the last update
+    for name, tensor in weights.items():
+        assert torch.equal(last[name], tensor), name
+
+
+def test_a_lone_loop_on_arrival_has_the_bits_of_its_own_optimizer() -> None:
+    own: list[dict[str, Tensor]] = []
+    dataset = points(count=60, features=6, classes=3)
+    drawn: list[tuple[Tensor, Tensor]] = []
+
+    def loop() -> None:
+        network = mlp()
+        optimizer = DistributedOptimizer(network.named_parameters())
+        for inputs, targets in batches(dataset):
+            drawn.append((inputs, targets))
+            optimizer.zero_grad()
+            nn.functional.cross_entropy(network(inputs), targets).backward()
+            optimizer.step()
+        own.append(tensors_of(network))
+
+    job = own_job(loop, model=mlp, mode=Async(), optimizer=momentum, steps=10, plane="shm")
+    initial = {name: tensor.detach().clone() for name, tensor in first_weights(job).items()}
+    with shards_of(job, {name: nn.Parameter(tensor) for name, tensor in initial.items()}) as run:
+        run.loops(0)
+    twin = mlp()
+    twin.load_state_dict(initial)
+    update = torch.optim.SGD(twin.parameters(), lr=0.1, momentum=0.9, fused=True)
+    assert len(drawn) == 10
+    for inputs, targets in drawn:
+        update.zero_grad()
+        nn.functional.cross_entropy(twin(inputs), targets).backward()
+        update.step()
+    for name, tensor in tensors_of(twin).items():
+        assert torch.equal(own[0][name], tensor), name
+
+
+def test_a_parameter_that_is_changed_in_the_loop_is_an_error_that_names_it() -> None:
+    def loop() -> None:
+        network = mlp()
+        optimizer = DistributedOptimizer(network.named_parameters())
+        with torch.no_grad():
+            network.get_parameter("2.bias").clamp_(-0.01, 0.01)
+        optimizer.step()
+
+    with (
+        shards_of(own_job(loop, model=mlp, plane="shm")) as run,
+        pytest.raises(ConfigurationError, match=r"parameter '2\.bias' was changed in place, but its weights live on"),
+    ):
+        run.loops(0)
 
 
 # ------------------------------------------------------------------ the end

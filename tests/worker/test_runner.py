@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from psgd.core.ids import Incarnation, Shard, Slot, Step, Version
-from psgd.core.messages import Granted, Join, Joined, Pull, Pulled, Push
+from psgd.core.messages import Granted, Join, Joined, Pull, Pulled, Push, Receipt, Status
 from psgd.core.slot import Compute, Computed, Phase, Replied
 from psgd.transport.attachment import attach
 from psgd.transport.flat import layout_of, pack, tensors_of, view_bytes
@@ -151,3 +151,42 @@ def test_a_slot_whose_push_is_under_way_lets_others_go_first() -> None:
     setup.runner.take(Computed(finite=True, absent=()))
     assert setup.runner.machine.phase is Phase.PUSHING
     assert setup.runner.turn == (1, 3)
+
+
+def test_weights_are_on_their_way_from_a_push_that_asks_for_them_to_its_last_receipt() -> None:
+    setup = Setup()
+    setup.grant()
+    setup.runner.take(setup.runner.choice())
+    setup.pull(Model(1.0))
+    renewing = [setup.runner.renewing]
+    setup.runner.take(Computed(finite=True, absent=(), renew=True))
+    for number, shard in enumerate(setup.shards):
+        renewing.append(setup.runner.renewing)
+        sent = shard.take()
+        assert [piece.nbytes for piece in sent.into] == [setup.parts[number].pushed.bytes]
+        following = Granted(Step(1), 1) if number == LEAD else None
+        receipt = Receipt(Step(0), Status.ACCEPTED, "", Version(5), 0, (0.1,), following, renewed=True)
+        sent.answer(receipt, setup.content(Shard(number), Model(2.0))[0])
+        setup.take()
+    assert [*renewing, setup.runner.renewing] == [False, True, True, False]
+    assert setup.weights.versions == [5, 5]
+    assert setup.model.trained.tolist() == [2.0] * 192
+    assert setup.runner.take(setup.runner.choice()) == [Compute(Step(1), 1)]  # without a pull
+    assert all(shard.sent == [] for shard in setup.shards)
+
+
+def test_a_receipt_without_weights_leaves_the_old_ones() -> None:
+    setup = Setup()
+    setup.grant()
+    setup.runner.take(setup.runner.choice())
+    setup.pull(Model(1.0))
+    setup.runner.take(Computed(finite=True, absent=()))
+    for number, shard in enumerate(setup.shards):
+        sent = shard.take()
+        assert sent.into == ()
+        following = Granted(Step(1), 1) if number == LEAD else None
+        sent.answer(Receipt(Step(0), Status.ACCEPTED, "", Version(5), 0, (0.1,), following))
+        setup.take()
+    assert setup.weights.versions == [4, 4]
+    setup.runner.take(setup.runner.choice())
+    assert [type(shard.take().request) for shard in setup.shards] == [Pull, Pull]

@@ -17,16 +17,15 @@ from psgd.transport.base import Deliver, PushId, Upload
 from psgd.transport.generated.psgd.v1 import doorbell_pb2, shard_pb2
 from psgd.transport.payload import as_bytes, copy, scatter, total_bytes, wrong_size
 from psgd.transport.rpc.auth import JobKey
+from psgd.transport.shm.greeting import enter
 from psgd.transport.shm.offer import Offer, Offers
 from psgd.transport.shm.overlay import Overlay
-from psgd.transport.shm.packets import Receiver, close_all, new_socket, path_of, send
+from psgd.transport.shm.packets import Receiver, close_all, new_socket, send
 from psgd.transport.shm.segment import Segment, SegmentPool
 from psgd.transport.shm.weights import StandingWeights
 from psgd.transport.upload import LateUpload
 
 _log = logging.getLogger(__name__)
-
-_GREETED_WITHIN_S = 10.0
 
 
 @dataclass(slots=True, eq=False)
@@ -184,21 +183,11 @@ class ShmConnection:
         Raises:
             PeerError: if the shard does not let this party in.
         """
-        self._socket.settimeout(_GREETED_WITHIN_S)
-        self._socket.connect(path_of(name))
-        send(self._socket, doorbell_pb2.Ring(hello=doorbell_pb2.Hello(token=key.token, job=key.job)))
-        received = self._receiver.receive(doorbell_pb2.Chime)
-        self._socket.settimeout(None)
-        if received is None:
-            raise PeerError("it closed the connection")
-        chime, descriptors = received
+        welcome, descriptors = enter(self._socket, self._receiver, name, key)
         try:
-            if chime.WhichOneof("chime") != "welcome":
-                raise PeerError(chime.farewell or "it did not say welcome")
-            weights = StandingWeights(descriptors.pop(0), chime.welcome) if descriptors else None
+            return welcome, StandingWeights(descriptors.pop(0), welcome) if descriptors else None
         finally:
             close_all(descriptors)
-        return chime.welcome, weights
 
     def _offer_payload(self, submit: doorbell_pb2.Submit, offer: Offer, content: memoryview) -> None:
         if not content.nbytes:

@@ -17,12 +17,12 @@ from psgd.transport.base import Endpoint
 from psgd.transport.generated.psgd.v1 import doorbell_pb2
 from psgd.transport.payload import as_bytes, expected_bytes, land, wrong_size
 from psgd.transport.rpc.auth import JobKey
+from psgd.transport.shm.greeting import GREETED_WITHIN_S
 from psgd.transport.shm.packets import Receiver, close_all, new_socket, path_of, send
 from psgd.transport.shm.segment import Segment
 
 _log = logging.getLogger(__name__)
 
-_GREETED_WITHIN_S = 10.0
 _BACKLOG = 128
 _MOST_SEGMENTS = 1024
 
@@ -140,7 +140,7 @@ class _Visit:
     def _serve(self, greet: Callable[[doorbell_pb2.Ring], None]) -> None:
         receiver = Receiver(self._socket)
         try:
-            self._socket.settimeout(_GREETED_WITHIN_S)
+            self._socket.settimeout(GREETED_WITHIN_S)
             received = receiver.receive(doorbell_pb2.Ring)
             if received is not None:
                 ring, descriptors = received
