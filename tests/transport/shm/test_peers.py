@@ -4,7 +4,7 @@ from contextlib import ExitStack
 import pytest
 
 from psgd.core.ids import Shard, Slot, Step
-from psgd.core.messages import Commit, Confirm, Held
+from psgd.core.messages import Commit, Confirm, Held, PeerMessage
 from psgd.errors import LostError
 from psgd.transport.rpc import JobKey
 from psgd.transport.shm import ShmPeer, ShmServer
@@ -29,7 +29,7 @@ def test_messages_arrive_in_order(closing: ExitStack) -> None:
     endpoint = ScriptedEndpoint()
     peer = ShmPeer(serve(closing, endpoint).name, key=KEY)
     closing.callback(peer.close)
-    messages = [
+    messages: list[PeerMessage] = [
         Held(Shard(1), Slot(0), Step(7), finite=False),
         Commit(Step(7), (Slot(0),), update=False),
         Confirm(Shard(1), Step(7)),
