@@ -15,6 +15,10 @@ Allocate = Callable[[int], torch.Tensor]
 """Zeroed memory of so many bytes: (size,) uint8."""
 
 
+def _nothing() -> None:
+    """Weights of this process' own are whole again after every pull."""
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Attachment:
     """A worker's side of the planes.
@@ -26,6 +30,8 @@ class Attachment:
         received: uint8, where pulls land as ``wire.pulls`` says; the weights themselves if they come as they are.
         sent: by slot, zeroed uint8, where pushes are sent from as ``wire.pushes`` says; it stays as it is while one
             is under way.
+        find_written: the first byte of the weights that this process has cut off from the shards' by writing near it,
+            or None; notices only what the plane can not undo with the next pull.
     """
 
     connections: Sequence[Connection]
@@ -33,6 +39,7 @@ class Attachment:
     weights: torch.Tensor
     received: torch.Tensor
     sent: Mapping[Slot, torch.Tensor]
+    find_written: Callable[[], int | None] = _nothing
 
     def close(self) -> None:
         """Close every connection; the memory stays."""

@@ -1,7 +1,7 @@
 """Which plane goes where: a shard opens its doors, a worker takes the best one that is open to it."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -169,8 +169,15 @@ def reach(
         near = [connection for connection in connections if isinstance(connection, ShmConnection)]
         if not near:
             return attach(connections, job, slots), []
-        weights = _weights(connections, job)
-        return attach(connections, job, slots, allocate_shared=pool.allocate, weights=weights), []
+        overlay = _overlay(connections, job)
+        attachment = attach(
+            connections,
+            job,
+            slots,
+            allocate_shared=pool.allocate,
+            weights=None if overlay is None else overlay.memory,
+        )
+        return attachment if overlay is None else replace(attachment, find_written=overlay.written), []
     except ResourceError as error:
         for connection in connections:
             connection.close()
@@ -198,7 +205,7 @@ def _connect(shard: int, address: ShardAddress, job: Job, key: JobKey, pool: Seg
     return RpcConnection(address.rpc, shard=shard, key=key)
 
 
-def _weights(connections: Sequence[Connection], job: Job) -> torch.Tensor | None:
+def _overlay(connections: Sequence[Connection], job: Job) -> Overlay | None:
     """The flat space that shows the shards' own memory, if they show it."""
     if job.training.use_gpu or not _shows_weights(job):  # to pin a private mapping would cut it off from the shard's
         return None
@@ -206,4 +213,4 @@ def _weights(connections: Sequence[Connection], job: Job) -> torch.Tensor | None
     for connection, part in zip(connections, job.parts(), strict=True):
         if isinstance(connection, ShmConnection):
             connection.lay_weights(overlay, part.pushed.start)
-    return overlay.memory
+    return overlay

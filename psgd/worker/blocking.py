@@ -51,7 +51,7 @@ class BlockingSlot:
         """The answers to the last push, indexed by shard; empty before the first."""
         self.samples = job.training.batch_size
         """Of the iteration under way, for its record."""
-        self._replica = Replica(tensors, job.layout, device, attachment.weights)
+        self._replica = Replica(tensors, job.layout, device, attachment.weights, attachment.find_written)
         self._parts = job.parts()
         self._rules = job.rules
         self._connections = attachment.connections

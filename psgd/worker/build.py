@@ -43,7 +43,7 @@ def build_worker(
         raise InternalError("a job without data has an own loop")
     device = device_for(job.training.use_gpu)
     model = build_model(job, device).train()
-    replica = Replica(tensors_of(model), job.layout, device, attachment.weights)
+    replica = Replica(tensors_of(model), job.layout, device, attachment.weights, attachment.find_written)
     weights = Weights(attachment, job.parts())
     inbox: Inbox = queue.SimpleQueue()
     runners = [

@@ -11,6 +11,9 @@ from psgd.transport.flat import layout_of, views
 from psgd.worker.device_gradient import pin
 from psgd.worker.gradient import SlotGradient
 
+ASK_EVERY = 8
+"""Iterations between two looks at what was written to the weights."""
+
 
 class Replica:
     """The tensors of a model, bound to flat memory.
@@ -23,17 +26,25 @@ class Replica:
         layout: what the shards hold.
         device: where the model computes.
         memory: (layout.bytes,) uint8 on the host, where pulls land.
+        find_written: as an attachment has it; asked now and then, as it takes time.
 
     Raises:
         ConfigurationError: if the model's tensors are not the layout's.
     """
 
     def __init__(
-        self, tensors: Mapping[str, torch.Tensor], layout: Layout, device: torch.device, memory: torch.Tensor
+        self,
+        tensors: Mapping[str, torch.Tensor],
+        layout: Layout,
+        device: torch.device,
+        memory: torch.Tensor,
+        find_written: Callable[[], int | None] = lambda: None,
     ) -> None:
         _check(layout_of(tensors), layout)
         self.layout = layout
         self.memory = memory
+        self._find_written = find_written
+        self._gathered = 0
         if device.type != "cpu":
             pin(memory)
         self._device_memory = memory if device.type == "cpu" else memory.to(device)
@@ -123,6 +134,23 @@ class Replica:
                     f"parameter {name!r} was changed in place, but its weights live on the shards: leave updates, "
                     "clipping and renormalization of weights to the optimizer that Trainer has"
                 )
+        if self._gathered % ASK_EVERY == 0:
+            self._check_shown()
+        self._gathered += 1
+
+    def _check_shown(self) -> None:
+        """What is written through ``.data`` or numpy leaves no trace in a tensor, but in the memory below it."""
+        written = self._find_written()
+        if written is not None:
+            behind = [
+                spec.name
+                for index, spec in enumerate(self.layout.tensors)
+                if spec.name in self._parameters and self.layout.span(index).stop > written
+            ]
+            raise ConfigurationError(
+                f"parameter {behind[0]!r}, or one stored beside it, was changed through .data or numpy, but its weights "
+                "live on the shards: leave updates and clipping of weights to the optimizer that Trainer has"
+            )
 
 
 def _check(own: Layout, layout: Layout) -> None:

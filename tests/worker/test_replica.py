@@ -11,7 +11,7 @@ from psgd.core.slot import Computed
 from psgd.errors import ConfigurationError
 from psgd.transport.flat import allocate, layout_of, pack, tensors_of, views
 from psgd.worker.gradient import SlotGradient
-from psgd.worker.replica import Replica
+from psgd.worker.replica import ASK_EVERY, Replica
 
 CPU = torch.device("cpu")
 
@@ -446,3 +446,17 @@ def test_missing_tensors_and_another_order_are_refused() -> None:
         Replica(fewer, layout, CPU, allocate(layout.bytes))
     with pytest.raises(ConfigurationError, match="must come in the same order"):
         Replica(dict(reversed(tensors.items())), layout, CPU, allocate(layout.bytes))
+
+
+@pytest.mark.parametrize(("written", "name"), [(0, "weight"), (256, "unused")])
+def test_weights_that_were_cut_off_from_the_shards_are_an_error_that_names_the_parameter(
+    written: int, name: str
+) -> None:
+    model = Model()
+    layout = layout_of(tensors_of(model))
+    answers: list[int | None] = [None, written]
+    replica = Replica(tensors_of(model), layout, CPU, allocate(layout.bytes), lambda: answers.pop(0))
+    for _ in range(ASK_EVERY):  # asked in the first of them
+        replica.gather(slot_gradient(layout))
+    with pytest.raises(ConfigurationError, match=rf"parameter '{name}', or one stored beside it, was changed through"):
+        replica.gather(slot_gradient(layout))

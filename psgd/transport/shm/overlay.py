@@ -7,10 +7,16 @@ import os
 import numpy as np
 import torch
 
+from psgd.core.layout import Span
 from psgd.errors import ResourceError
 from psgd.transport.shm.segment import PAGE
 
 _MAP_FIXED = 0x10  # linux/mman.h; Python's mmap can not choose an address
+
+# The kernel's Documentation/admin-guide/mm/pagemap.rst: an entry a page; present or swapped out, of a file or shared.
+_ENTRY_BYTES = 8
+_HERE = np.uint64(1 << 63 | 1 << 62)
+_OF_A_FILE = np.uint64(1 << 61)
 
 
 class Overlay:
@@ -34,6 +40,7 @@ class Overlay:
         self._address = bytes_.ctypes.data
         self.memory = torch.from_numpy(bytes_)
         """(size,) uint8."""
+        self._laid: list[Span] = []
 
     def lay(self, descriptor: int, offset: int, start: int, stop: int) -> tuple[int, int]:
         """Show a segment's bytes from ``offset`` on at ``start`` to ``stop``, as far as these are whole pages.
@@ -61,7 +68,22 @@ class Overlay:
         )
         if place != self._address + first:
             raise ResourceError(f"the shard's weights can not be mapped: {os.strerror(ctypes.get_errno())}")
+        self._laid.append(Span(first, last))
         return first, last
+
+    def written(self) -> int | None:
+        """The first byte of a page that shows its segment no more because this process has written to it, or None.
+
+        Takes about a millisecond for 100 MB: the kernel is asked about each page.
+        """
+        with open("/proc/self/pagemap", "rb", buffering=0) as pagemap:
+            for span in self._laid:
+                pagemap.seek((self._address + span.start) // PAGE * _ENTRY_BYTES)
+                entries = np.frombuffer(pagemap.read(span.bytes // PAGE * _ENTRY_BYTES), np.uint64)
+                own = np.flatnonzero((entries & _HERE != 0) & (entries & _OF_A_FILE == 0))
+                if own.size:
+                    return span.start + int(own[0]) * PAGE
+        return None
 
 
 def _bind() -> "ctypes._NamedFuncPointer":

@@ -127,3 +127,16 @@ def test_what_the_kernel_refuses_is_a_resource_error() -> None:
 def test_memory_that_is_not_there_is_a_resource_error() -> None:
     with pytest.raises(ResourceError, match=r"^1125899906842624 bytes of memory are wanted: Cannot allocate memory$"):
         Overlay(2**50)
+
+
+def test_what_was_written_to_is_found_and_what_the_owner_writes_is_not() -> None:
+    segment = Segment.create(4 * PAGE)
+    overlay = Overlay(6 * PAGE)
+    overlay.lay(segment.descriptor, 0, PAGE, 5 * PAGE)
+    assert overlay.memory.sum() == 0
+    segment.memory[:] = 1
+    overlay.memory[0] = overlay.memory[5 * PAGE] = 2  # this process' own
+    assert overlay.memory[PAGE] == 1
+    assert overlay.written() is None
+    overlay.memory[3 * PAGE + 7] = 2
+    assert overlay.written() == 3 * PAGE
