@@ -148,8 +148,8 @@ class Replica:
                 if spec.name in self._parameters and self.layout.span(index).stop > written
             ]
             raise ConfigurationError(
-                f"parameter {behind[0]!r}, or one stored beside it, was changed through .data or numpy, but its weights "
-                "live on the shards: leave updates and clipping of weights to the optimizer that Trainer has"
+                f"parameter {behind[0]!r}, or one stored beside it, was changed through .data or numpy, but "
+                "weights live on the shards: leave updates and clipping of them to the optimizer that Trainer has"
             )
 
 

@@ -3,19 +3,20 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
 from functools import partial
+from queue import SimpleQueue
 
 import pytest
 import torch
 
 from psgd.config import NamedTensors, OptimizerFactory
-from psgd.core.ids import LEAD, Incarnation, Shard, Slot, Step, Version
-from psgd.core.layout import Layout, Role, TensorSpec, partition
-from psgd.core.messages import Held, Inspect, Load, Loaded, PeerMessage, Push, Receipt, Refused, Reply, Request
+from psgd.core.ids import LEAD, Boundary, Incarnation, Shard, Slot, Step, Version
+from psgd.core.layout import Layout, Role, Span, TensorSpec, partition
+from psgd.core.messages import Held, Inspect, Load, Loaded, PeerMessage, Push, Read, Receipt, Refused, Reply, Request
 from psgd.core.modes import Async, Rules, Sync
 from psgd.shard.queue import ThreadedQueue
 from psgd.shard.shard import ParameterShard
 from psgd.shard.state import ShardState
-from psgd.transport.base import Sizes
+from psgd.transport.base import PushId, Sizes
 from psgd.transport.flat import allocate
 from psgd.transport.wire_format import WireFormat
 
@@ -132,3 +133,41 @@ def test_time_passes_for_the_shard_with_and_without_load(busy: bool) -> None:
             queue.submit(Inspect(), lambda reply, payload: room.release())
         assert peers.told_twice.wait(WAIT_S)
     assert peers.told[:2] == [Held(Shard(1), Slot(0), Step(0), finite=True)] * 2
+
+
+def test_what_is_known_of_a_push_comes_before_the_push() -> None:
+    with running(Rules(Sync(), 2, 1, 5)) as (queue, _):
+        ask(queue, Load(), bytes(256)).result(WAIT_S)
+        memory = [bytearray(torch.ones(64).numpy().tobytes()) for _ in range(2)]
+        for slot in range(2):
+            announced = PushId(Slot(slot), Incarnation(0), Step(0))
+            queue.prepare(announced, memoryview(memory[slot]), Span(0, 128))
+        memory[0][:128] = memory[1][:128] = bytes(128)  # averaged already
+        replies: SimpleQueue[Reply] = SimpleQueue()
+        for slot in range(2):
+            queue.submit(push(slot, 0), lambda reply, _: replies.put(reply), memoryview(memory[slot]))
+        assert [type(replies.get(timeout=WAIT_S)) for _ in range(2)] == [Receipt, Receipt]
+        snapshot: Future[bytes] = Future()
+        queue.submit(Read(Boundary(0)), lambda _, payload: snapshot.set_result(bytes(payload or b"")))
+        weights = torch.frombuffer(bytearray(snapshot.result(WAIT_S)), dtype=torch.float32)
+    assert weights.tolist() == [-1.0] * 64
+
+
+def test_a_shard_that_has_failed_hears_nothing_more_of_pushes_to_come() -> None:
+    with running(Rules(Sync(), 1, 1, 5), partial(Failing, lr=1.0)) as (queue, _):
+        ask(queue, Load(), bytes(256)).result(WAIT_S)
+        ask(queue, push(0, 0), bytes(256)).result(WAIT_S)
+        queue.prepare(PushId(Slot(0), Incarnation(0), Step(1)), memoryview(bytearray(256)), Span(0, 256))
+        assert isinstance(ask(queue, Inspect()).result(WAIT_S), Refused)
+
+
+def test_a_shard_that_can_not_prepare_has_failed(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: object) -> None:
+        raise MemoryError("no room")
+
+    monkeypatch.setattr(ShardState, "prepare", broken)
+    with running(Rules(Sync(), 1, 1, 5)) as (queue, _):
+        ask(queue, Load(), bytes(256)).result(WAIT_S)
+        queue.prepare(PushId(Slot(0), Incarnation(0), Step(0)), memoryview(bytearray(256)), Span(0, 256))
+        assert ask(queue, Inspect()).result(WAIT_S) == Refused("the shard failed: MemoryError('no room')")
+        assert isinstance(queue.failure.exception(WAIT_S), MemoryError)

@@ -1,6 +1,8 @@
+import random
 import weakref
 from collections.abc import Sequence
 from functools import partial
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -8,7 +10,7 @@ import torch
 from torch import Tensor
 
 from psgd.core.ids import LEAD, Boundary, Generation, Incarnation, Shard, Slot, Step, Version
-from psgd.core.layout import Layout, Role, TensorSpec, partition
+from psgd.core.layout import Layout, Role, Span, TensorSpec, partition
 from psgd.core.messages import (
     Announce,
     Ask,
@@ -38,8 +40,10 @@ from psgd.core.messages import (
 from psgd.core.modes import Async, Mode, Rules, Sync
 from psgd.shard.shard import ParameterShard
 from psgd.shard.state import ShardState
+from psgd.transport.base import PushId
 from psgd.transport.flat import allocate
 from psgd.transport.wire_format import WireFormat
+from tests.jobs import CNN, make_job
 
 LAYOUT = Layout(
     [TensorSpec("weight", (64,), "float32", Role.PARAMETER), TensorSpec("fixed", (64,), "float32", Role.FROZEN)]
@@ -342,3 +346,281 @@ def test_a_gradient_that_is_not_finite_updates_nothing(mode: Mode) -> None:
     assert isinstance(receipt, Receipt)
     assert (receipt.status, receipt.version, receipt.lr) == (Status.NONFINITE, 0, ())
     assert party.pull(1, have=0) == (Pulled(Version(0), Step(1), unchanged=True), None)
+
+
+# ------------------------------------------------------------------ bytes that are final before the push
+
+
+class Early:
+    """Two slots whose gradients lie in memory that a test may change after a shard has averaged some of it.
+
+    A shard that has done so does not look again: so what it used is seen.
+    """
+
+    def __init__(self, mode: Mode | None = None, wire: str = "float32") -> None:
+        self.party = Party(Sync() if mode is None else mode, slots=2, wire=wire)
+        size = self.party.shard.sizes.push
+        self.memory = [torch.zeros(size, dtype=torch.uint8) for _ in range(2)]
+        self.fill(1.0)
+
+    def fill(self, value: float) -> None:
+        for memory in self.memory:
+            memory.view(torch.float32).fill_(value)
+
+    def prepare(
+        self, slot: int, start: int = 0, stop: int = 256, step: int = 0, incarnation: Incarnation = ONE
+    ) -> None:
+        push = PushId(Slot(slot), incarnation, Step(step))
+        self.party.shard.prepare(push, self.memory[slot].numpy().data, Span(start, stop))
+
+    def withdraw(self, slot: int, step: int = 0) -> None:
+        self.party.shard.prepare(PushId(Slot(slot), ONE, Step(step)), self.memory[slot].numpy().data, None)
+
+    def push(self, slot: int, step: int = 0, incarnation: Incarnation = ONE, finite: bool = True) -> list[Reply]:
+        replies: list[Reply] = []
+        push = Push(Slot(slot), incarnation, Step(step), step, Version(0), finite)
+        self.party.shard.submit(push, lambda reply, _: replies.append(reply), self.memory[slot].numpy().data)
+        return replies
+
+    def weights(self, version: int = 1) -> list[float]:
+        reply, weights = self.party.ask(Read(Boundary(0)))
+        assert reply == Snapshot(Boundary(0), Version(version))
+        assert weights is not None
+        return list(weights[:64].tolist())
+
+
+def test_what_all_slots_have_is_averaged_before_their_pushes_come() -> None:
+    early = Early()
+    early.prepare(0)
+    early.prepare(1, 0, 128)
+    early.fill(3.0)  # so one sees what was averaged when
+    early.push(1)
+    early.push(0)
+    assert early.weights() == [-1.0] * 32 + [-3.0] * 32
+
+
+def test_an_element_counts_once_all_its_bytes_are_there() -> None:
+    early = Early()
+    for slot in range(2):
+        early.prepare(slot, 3, 13)  # of elements 0 and 3 some bytes
+    early.fill(3.0)
+    early.push(0)
+    early.push(1)
+    assert early.weights() == [-3.0] + [-1.0] * 2 + [-3.0] * 61
+
+
+@pytest.mark.parametrize("lanes", [1, 2, 3])
+@pytest.mark.parametrize("seed", range(3))
+def test_pieces_of_any_size_in_any_order_change_no_bit(lanes: int, seed: int) -> None:
+    draw, weights = random.Random(seed), []
+    job = make_job(CNN, slots=3)
+    (part,) = job.parts()
+    size = part.pushed.bytes
+    memory = torch.randn(3, size // 4, generator=torch.Generator().manual_seed(seed)).view(torch.uint8)
+    arriving = [
+        (slot, Span(*pair))
+        for slot in range(3)
+        for pair in pairwise([0, *sorted(draw.sample(range(size), 4 * seed + 1)), size])
+    ]
+    draw.shuffle(arriving)
+    for pieces in (arriving, []):
+        state = ShardState(job.layout, job.lanes(LEAD, lanes), job.optimizer, None, False, allocate(part.bytes))
+        wire = WireFormat(job.layout, part, "float32")
+        shard = ParameterShard(job.rules, LEAD, state, wire, Peers(), lambda boundary, step: None, lambda: 0.0)
+        shard.submit(Load(), lambda reply, payload: None, allocate(part.bytes).numpy().data)
+        for slot, piece in pieces:
+            shard.prepare(PushId(Slot(slot), ONE, Step(0)), memory[slot].numpy().data, piece)
+        for slot in (2, 0, 1):
+            push = Push(Slot(slot), ONE, Step(0), 0, Version(0), finite=True)
+            shard.submit(push, lambda reply, payload: None, memory[slot].numpy().data)
+        weights.append(state.memory.clone())
+    assert torch.equal(*weights)
+    assert weights[0].any()
+
+
+def test_in_the_next_step_it_begins_anew() -> None:
+    early = Early()
+    for step in range(2):
+        early.fill(1.0 + step)
+        early.prepare(1, 128, 256, step)
+        early.prepare(0, 0, 256, step)
+        early.fill(5.0 + step)
+        for slot in range(2):
+            early.push(slot, step)
+    assert early.weights(2) == [-5.0 - 6.0] * 32 + [-1.0 - 2.0] * 32
+
+
+def test_bytes_that_one_slot_alone_has_are_not() -> None:
+    early = Early()
+    early.prepare(0)
+    early.fill(3.0)
+    early.push(0)
+    early.push(1)
+    assert early.weights() == [-3.0] * 64
+
+
+@pytest.mark.parametrize("slot", [0, 1])
+def test_what_was_withdrawn_does_not_count(slot: int) -> None:
+    early = Early()
+    early.prepare(0)
+    early.prepare(1)
+    early.withdraw(slot)
+    early.fill(3.0)
+    early.push(0)
+    early.push(1)
+    assert early.weights() == [-3.0] * 64
+
+
+def test_after_a_withdrawal_all_slots_may_begin_again() -> None:
+    early = Early()
+    early.prepare(0)
+    early.prepare(1)
+    early.withdraw(0)
+    early.fill(3.0)
+    early.prepare(0, 0, 128)
+    early.prepare(1, 0, 128)
+    early.fill(4.0)
+    early.push(0)
+    early.push(1)
+    assert early.weights() == [-3.0] * 32 + [-4.0] * 32
+
+
+@pytest.mark.parametrize("announced", [False, True])
+def test_what_was_prepared_of_memory_does_not_count_for_other_memory(announced: bool) -> None:
+    """Such as a push whose stream broke off, and that was sent again."""
+    early = Early()
+    early.prepare(0)
+    early.prepare(1)
+    early.memory[0] = early.memory[0].clone()
+    early.fill(3.0)
+    if announced:
+        early.prepare(0, 0, 128)
+    early.push(0)
+    early.push(1)
+    assert early.weights() == [-3.0] * 64
+
+
+@pytest.mark.parametrize("announced", [False, True])
+def test_what_was_prepared_for_another_step_does_not_count(announced: bool) -> None:
+    early = Early()
+    early.prepare(0, step=1)
+    early.prepare(1, step=1)
+    early.fill(3.0)
+    if announced:
+        early.prepare(0, 0, 128)
+    early.push(0)
+    early.push(1)
+    assert early.weights() == [-3.0] * 64
+
+
+@pytest.mark.parametrize("announced", [False, True])
+def test_what_an_incarnation_prepared_does_not_count_for_the_next_one(announced: bool) -> None:
+    early = Early()
+    early.prepare(0)
+    early.prepare(1)
+    early.party.ask(Announce(Generation(1), (TWO, ONE)))
+    early.fill(3.0)  # the same memory, as it may come to lie where the other's was
+    if announced:
+        early.prepare(0, 0, 128, incarnation=TWO)
+    early.push(0, incarnation=TWO)
+    early.push(1)
+    assert early.weights() == [-3.0] * 64
+
+
+def test_a_step_that_closes_without_update_drops_what_was_prepared() -> None:
+    early = Early()
+    early.prepare(0)
+    early.prepare(1)
+    early.push(0, finite=False)
+    (receipt,) = early.push(1)
+    assert isinstance(receipt, Receipt)
+    assert receipt.status is Status.NONFINITE
+    early.fill(3.0)
+    early.push(0, step=1)
+    early.push(1, step=1)
+    assert early.weights() == [-3.0] * 64
+
+
+@pytest.mark.parametrize("finite", [False, True])
+def test_memory_that_was_prepared_is_let_go_when_the_step_closes(finite: bool) -> None:
+    early = Early()
+    kept = []
+    for slot in range(2):
+        content = np.zeros(64, np.float32)
+        kept.append(weakref.ref(content))
+        early.party.shard.prepare(PushId(Slot(slot), ONE, Step(0)), content.view(np.uint8).data, Span(0, 256))
+        push = Push(Slot(slot), ONE, Step(0), 0, Version(0), finite)
+        assert kept[-1]() is not None
+        early.party.shard.submit(push, lambda reply, payload: None, content.view(np.uint8).data)
+        del content
+    assert [reference() for reference in kept] == [None, None]
+
+
+@pytest.fixture
+def averaged(monkeypatch: pytest.MonkeyPatch) -> list[Span]:
+    """What is averaged before a step closes."""
+    spans: list[Span] = []
+    monkeypatch.setattr(ShardState, "prepare", lambda state, gradients, ready: spans.append(ready))
+    return spans
+
+
+@pytest.mark.parametrize("mode", [Sync(backups=1), Async(), Async(staleness=1)])
+def test_where_a_step_may_close_without_a_slot_nothing_is_averaged_early(mode: Mode, averaged: list[Span]) -> None:
+    early = Early(mode)
+    for slot in range(2):
+        early.prepare(slot)
+    assert averaged == []
+
+
+@pytest.mark.parametrize("wire", ["bfloat16", "float16", "int8", "topk:0.1", "onebit"])
+def test_nor_is_it_with_a_lossy_wire(wire: str, averaged: list[Span]) -> None:
+    early = Early(wire=wire)
+    for slot in range(2):
+        early.prepare(slot, 0, early.memory[slot].numel())
+    assert averaged == []
+
+
+def test_in_rounds_of_all_slots_it_is(averaged: list[Span]) -> None:
+    early = Early()
+    for slot in range(2):
+        early.prepare(slot, 64, 192)
+    assert averaged == [Span(64, 192)]
+
+
+# ------------------------------------------------------------------ what the wire leaves out
+
+
+def encoded(value: float, wire: str) -> Tensor:
+    format_ = WireFormat(LAYOUT, partition(LAYOUT, 1)[0], wire)
+    out = torch.zeros(format_.sizes.push, dtype=torch.uint8)
+    format_.push.encode(torch.full((64,), value).view(torch.uint8), out)
+    return out
+
+
+def test_a_push_that_its_codec_does_not_write_is_refused_and_changes_nothing() -> None:
+    party = Party(Sync(), wire="topk:0.1")
+    push = Push(SLOT, ONE, Step(0), 0, Version(0), finite=True)
+    spoilt = encoded(1.0, "topk:0.1")
+    spoilt[:4].view(torch.int32).fill_(64)  # one beyond the slice
+    reply, _ = party.ask(push, spoilt)
+    assert isinstance(reply, Refused)
+    assert "must ascend from 0 to below 64" in reply.reason
+    assert party.ask(Inspect())[0] == Figures(Version(0), 0, 0, 0, 0, (0,))
+    reply, _ = party.ask(push, encoded(1.0, "topk:0.1"))  # neither fenced nor taken for a repeat
+    assert isinstance(reply, Receipt)
+    weights = party.pull(1)[1]
+    assert weights is not None
+    assert sorted(weights.tolist()) == [-1.0] * 7 + [0.0] * 57
+
+
+@pytest.mark.parametrize("wire", ["bfloat16", "float16", "int8", "topk:0.1", "onebit"])
+@pytest.mark.parametrize("mode", [Sync(), Async()])
+def test_whatever_the_wire_a_gradient_that_is_not_finite_updates_nothing(mode: Mode, wire: str) -> None:
+    party = Party(mode, wire=wire)
+    push = Push(SLOT, ONE, Step(0), 0, Version(0), finite=False)
+    reply, _ = party.ask(push, encoded(float("nan"), wire))
+    assert isinstance(reply, Receipt)
+    assert (reply.status, reply.version) == (Status.NONFINITE, 0)
+    reply, weights = party.ask(Read(Boundary(0)))
+    assert weights is not None
+    assert weights.tolist() == [0.0] * 128

@@ -1,14 +1,17 @@
 """What every plane promises, over each of them."""
 
+import random
 import threading
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
+from itertools import pairwise
 
 import numpy as np
 import pytest
 
-from psgd.core.ids import Boundary, Shard, Slot, Step, Version
+from psgd.core.ids import Boundary, Incarnation, Shard, Slot, Step, Version
+from psgd.core.layout import Span
 from psgd.core.messages import (
     Advance,
     Ask,
@@ -27,10 +30,10 @@ from psgd.core.messages import (
     Request,
     Settle,
 )
-from psgd.transport.base import Connection, Deliver, Endpoint, PeerLink
+from psgd.transport.base import Connection, Deliver, Endpoint, PeerLink, PushId, Upload
 from psgd.transport.memory import MemoryConnection, MemoryPeerLink
 from psgd.transport.rpc import JobKey, Retry, RpcConnection, RpcPeerLink, RpcServer
-from psgd.transport.shm import SegmentPool, ShmConnection, ShmServer
+from psgd.transport.shm import Segment, SegmentPool, ShmConnection, ShmServer
 from tests.transport.scripted import (
     ANNOUNCE,
     FIRST,
@@ -56,18 +59,24 @@ class Plane:
     name: str
     closers: list[Callable[[], None]] = field(default_factory=list)
     servers: dict[int, RpcServer] = field(default_factory=dict)
+    pool: SegmentPool = field(default_factory=SegmentPool)
 
-    def connect(self, endpoint: Endpoint) -> Connection:
+    def connect(self, endpoint: Endpoint, *, weights_stand: bool = False) -> Connection:
         connection: Connection
         if self.name == "memory":
             connection = MemoryConnection(endpoint)
         elif self.name == "shm":
-            connection = ShmConnection(self._ring(endpoint).name, shard=0, key=KEY, pool=SegmentPool())
+            doorbell = self._ring(endpoint, weights_stand)
+            connection = ShmConnection(doorbell.name, shard=0, key=KEY, pool=self.pool)
         else:
             retry = Retry(patience_s=5.0)
             connection = RpcConnection(self._serve(endpoint).address, shard=0, key=KEY, retry=retry)
         self.closers.append(connection.close)
         return connection
+
+    def gradient(self, size: int) -> memoryview:
+        """Memory that the plane carries best."""
+        return self.pool.allocate(size).numpy().data if self.name == "shm" else memoryview(bytearray(size))
 
     def link(self, endpoints: dict[int, Endpoint]) -> PeerLink:
         link: PeerLink
@@ -88,8 +97,9 @@ class Plane:
         self.closers.append(server.close)
         return server
 
-    def _ring(self, endpoint: Endpoint) -> ShmServer:
-        server = ShmServer(endpoint, key=KEY, slots=SLOTS)
+    def _ring(self, endpoint: Endpoint, weights_stand: bool) -> ShmServer:
+        weights = (Segment.create(endpoint.sizes.total), 0) if weights_stand else None
+        server = ShmServer(endpoint, key=KEY, slots=SLOTS, weights=weights)
         self.closers.append(server.close)
         return server
 
@@ -311,3 +321,154 @@ def test_closed_link_is_silent(plane: Plane) -> None:
     link.close()
     link.tell(0, Confirm(Shard(1), Step(0)))
     assert endpoint.arrivals == []
+
+
+# ------------------------------------------------------------------ pushes that begin before they are computed
+
+SIZE = 3 * MIB + 8
+BEGUN = PushId(Slot(1), Incarnation(1), Step(5))
+BEGUN_PUSH = push(slot=1, step=5)
+
+
+def begin(
+    plane: Plane, endpoint: ScriptedEndpoint, *, weights_stand: bool = True
+) -> tuple[Upload, memoryview, Connection]:
+    """A push that has begun, the memory that it will be computed in, and what it goes over."""
+    connection = plane.connect(endpoint, weights_stand=weights_stand)
+    payload = plane.gradient(endpoint.sizes.push)
+    return connection.begin(BEGUN, payload), payload, connection
+
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("weights_stand", [True, False])
+def test_bytes_that_become_final_in_any_order_arrive_exactly(plane: Plane, weights_stand: bool, seed: int) -> None:
+    draw, gradient = random.Random(seed), content(SIZE)
+    bounds = [0, *sorted(draw.sample(range(SIZE), 2 * seed)), SIZE]
+    pieces = [Span(*pair) for pair in pairwise(bounds)]
+    draw.shuffle(pieces)
+    endpoint = ScriptedEndpoint(bytes(SIZE))
+    upload, payload, _ = begin(plane, endpoint, weights_stand=weights_stand)
+    for piece in pieces[: seed + 1]:  # the rest goes with the end
+        payload[piece.start : piece.stop] = gradient[piece.start : piece.stop]
+        upload.ready(piece)
+    payload[:] = gradient
+    delivered = Delivered()
+    upload.finish(BEGUN_PUSH, delivered)
+    assert delivered.wait() == (receipt(5), None)
+    [arrival] = endpoint.arrivals
+    assert arrival.request == BEGUN_PUSH
+    assert arrival.payload == gradient
+
+
+def test_a_push_of_which_nothing_was_ready_is_sent_in_the_end(plane: Plane) -> None:
+    endpoint = ScriptedEndpoint(b"abcd")
+    upload, payload, _ = begin(plane, endpoint)
+    payload[:] = b"ABCD"
+    delivered = Delivered()
+    upload.finish(BEGUN_PUSH, delivered)
+    assert delivered.wait() == (receipt(5), None)
+    assert [arrival.payload for arrival in endpoint.arrivals] == [b"ABCD"]
+    assert endpoint.prepared == []
+
+
+@pytest.mark.parametrize("ready", [(), ((0, 4),), ((4, 6), (0, 2))])
+def test_bytes_that_were_withdrawn_are_sent_as_they_are_in_the_end(
+    plane: Plane, ready: tuple[tuple[int, int], ...]
+) -> None:
+    endpoint = ScriptedEndpoint(b"weights!")
+    upload, payload, _ = begin(plane, endpoint)
+    payload[:] = b"gradient"
+    for start, stop in ready:
+        upload.ready(Span(start, stop))
+    payload[:] = b"CLIPPED!"
+    upload.withdraw()
+    upload.ready(Span(6, 8))  # that may still be said
+    delivered = Delivered()
+    upload.finish(BEGUN_PUSH, delivered)
+    assert delivered.wait() == (receipt(5), None)
+    assert [arrival.payload for arrival in endpoint.arrivals] == [b"CLIPPED!"]
+
+
+def test_weights_come_with_the_receipt_of_a_push_that_has_begun(plane: Plane) -> None:
+    renewed = replace(receipt(5), renewed=True)
+    endpoint = ScriptedEndpoint(b"abcd", answer=lambda request: None)
+    upload, _, _ = begin(plane, endpoint, weights_stand=False)
+    upload.ready(Span(0, 2))
+    into, delivered = bytearray(4), Delivered()
+    upload.finish(replace(BEGUN_PUSH, renew=True), delivered, [memoryview(into)])
+    endpoint.next_arrival().deliver(renewed, memoryview(b"news"))
+    assert delivered.wait() == (renewed, None)
+    assert into == b"news"
+
+
+def test_two_slots_push_at_the_same_time(plane: Plane) -> None:
+    endpoint = ScriptedEndpoint(b"weights!")
+    connection = plane.connect(endpoint, weights_stand=True)
+    payloads = [plane.gradient(8) for _ in range(2)]
+    uploads = [connection.begin(PushId(Slot(s), FIRST, Step(5)), payloads[s]) for s in range(2)]
+    for start in (4, 0):
+        for slot, upload in enumerate(uploads):
+            payloads[slot][start : start + 4] = b"%d" % slot * 4
+            upload.ready(Span(start, start + 4))
+    delivered = [Delivered(), Delivered()]
+    for slot in (1, 0):
+        uploads[slot].finish(push(slot, 5), delivered[slot])
+    assert [each.wait()[0] for each in delivered] == [receipt(5), receipt(5)]
+    arrived = {arrival.request: arrival.payload for arrival in endpoint.arrivals}
+    assert arrived == {push(0, 5): b"00000000", push(1, 5): b"11111111"}
+
+
+def test_closing_refuses_a_push_that_has_begun(plane: Plane) -> None:
+    upload, _, connection = begin(plane, ScriptedEndpoint(b"weights!"))
+    upload.ready(Span(0, 4))
+    connection.close()
+    upload.ready(Span(4, 8))
+    upload.withdraw()
+    delivered = Delivered()
+    upload.finish(BEGUN_PUSH, delivered)
+    reply, _ = delivered.wait()
+    assert isinstance(reply, Refused)
+    assert "connection was closed" in reply.reason
+
+
+@pytest.mark.parametrize("weights_stand", [True, False])
+def test_the_shard_hears_what_is_final_where_that_helps(plane: Plane, weights_stand: bool) -> None:
+    """On rpc of each piece but the last, as bytes are sent anyway; on shm where weights stand; in a process never."""
+    endpoint = ScriptedEndpoint(b"weights!")
+    upload, payload, _ = begin(plane, endpoint, weights_stand=weights_stand)
+    for start in (6, 2, 0):
+        payload[start : start + 2] = b"%d." % start
+        upload.ready(Span(start, start + 2))
+    payload[4:6] = b"4."
+    delivered = Delivered()
+    upload.finish(BEGUN_PUSH, delivered)
+    delivered.wait()
+    heard = [(BEGUN, (6, 8), b"6."), (BEGUN, (2, 4), b"2."), (BEGUN, (0, 2), b"0.")]
+    told = {"memory": False, "rpc": True, "shm": weights_stand}
+    assert endpoint.prepared == (heard if told[plane.name] else [])
+    assert [arrival.payload for arrival in endpoint.arrivals] == [b"0.2.4.6."]
+
+
+def test_the_shard_hears_that_bytes_were_withdrawn() -> None:
+    plane = Plane("shm")
+    endpoint = ScriptedEndpoint(b"weights!")
+    upload, _, _ = begin(plane, endpoint)
+    upload.ready(Span(0, 4))
+    upload.withdraw()
+    delivered = Delivered()
+    upload.finish(BEGUN_PUSH, delivered)
+    delivered.wait()
+    plane.close()
+    assert endpoint.prepared == [(BEGUN, (0, 4), bytes(4)), (BEGUN, None, b"")]
+
+
+def test_memory_that_the_shard_does_not_see_is_none_to_tell_it_about() -> None:
+    plane = Plane("shm")
+    endpoint = ScriptedEndpoint(b"weights!")
+    upload, delivered = plane.connect(endpoint, weights_stand=True).begin(BEGUN, memoryview(b"gradient")), Delivered()
+    upload.ready(Span(0, 4))
+    upload.finish(BEGUN_PUSH, delivered)
+    delivered.wait()
+    plane.close()
+    assert endpoint.prepared == []
+    assert [arrival.payload for arrival in endpoint.arrivals] == [b"gradient"]

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from psgd.core.layout import Span
 from psgd.core.messages import Reply, Request
 from psgd.transport.base import Deliver, PushId, Upload
 from psgd.transport.payload import scatter
@@ -25,11 +26,24 @@ class Sent:
         self.deliver(reply, None)
 
 
+class NotedUpload(LateUpload):
+    """Notes what is said before the end."""
+
+    def __init__(self, connection: "ScriptedConnection", push: PushId, payload: memoryview) -> None:
+        super().__init__(connection, payload)
+        self.push = push
+        self.ready_spans: list[Span] = []
+
+    def ready(self, span: Span) -> None:
+        self.ready_spans.append(span)
+
+
 @dataclass
 class ScriptedConnection:
     """Notes what is sent; answers when told to."""
 
     sent: list[Sent] = field(default_factory=list)
+    begun: list[NotedUpload] = field(default_factory=list)
 
     def submit(
         self,
@@ -45,7 +59,8 @@ class ScriptedConnection:
         return self.sent.pop(0)
 
     def begin(self, push: PushId, payload: memoryview) -> Upload:
-        return LateUpload(self, payload)
+        self.begun.append(NotedUpload(self, push, payload))
+        return self.begun[-1]
 
     def close(self) -> None:
         """Nothing to close."""

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from psgd.core.ids import Incarnation, Slot, Step, Version
+from psgd.core.layout import Span
 from psgd.core.messages import Ask, Ended, Granted, Join, Joined, Pull, Pulled, Push, Receipt, Refused, Status
 from psgd.core.modes import Async, Mode, Sync
 from psgd.data.sampler import draw_seed, seed_everything
@@ -14,7 +15,9 @@ from psgd.errors import LostError
 from psgd.runlog import Iteration
 from psgd.training.optimizers import resolve_optimizer
 from psgd.transport.attachment import attach
+from psgd.transport.base import PushId
 from psgd.transport.flat import layout_of, sha256, tensors_of
+from psgd.worker import outgoing
 from psgd.worker.compute import Computation
 from psgd.worker.loop import Worker
 from psgd.worker.replica import Replica
@@ -28,9 +31,15 @@ CPU = torch.device("cpu")
 class Scripted:
     """A worker with some slots, on one shard that a test answers for."""
 
-    def __init__(self, mode: Mode = Async(staleness=1), slots: int = 2) -> None:  # noqa: B008, a frozen value
+    def __init__(
+        self,
+        mode: Mode = Async(staleness=1),  # noqa: B008, a frozen value
+        slots: int = 2,
+        overlap: bool = True,
+    ) -> None:
         self.model = nn.Linear(2, 1, bias=False)
         job = replace(make_job(mode=mode, slots=slots), layout=layout_of(tensors_of(self.model)))
+        job = replace(job, training=replace(job.training, overlap=overlap))
         self.shard = ScriptedConnection()
         self.computed: list[tuple[int, int]] = []
         self.records: list[Iteration] = []
@@ -274,6 +283,48 @@ def test_a_slot_that_has_its_weights_computes_without_waiting_for_anything() -> 
         parties.workers[0].advance(timeout_s=patience_s)
         assert time.perf_counter() - began < patience_s
     assert len(parties.records) == STEPS * SLOTS
+
+
+# ------------------------------------------------------------------ gradients that leave early
+
+
+class Overlapping(Scripted):
+    """Computes in two backward passes."""
+
+    def __init__(self, overlap: bool) -> None:
+        super().__init__(Sync(), slots=2, overlap=overlap)
+        self.begun: list[int] = []
+
+    def compute(self, step: int, slot: int, before_last: Callable[[], None]) -> Computation:
+        self.model(torch.ones(1, 2)).sum().backward()
+        self.begun.append(len(self.shard.begun))
+        before_last()
+        self.model(torch.ones(1, 2)).sum().backward()
+        return super().compute(step, slot, before_last)
+
+
+def test_gradients_leave_from_the_last_backward_pass_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(outgoing, "BUCKET_BYTES", 1)
+    scripted = Overlapping(overlap=True)
+    scripted.grant()
+    for slot in scripted.slots:
+        scripted.pull(slot, version=0)
+    assert scripted.begun == [0, 1]  # not before it
+    assert [upload.push for upload in scripted.shard.begun] == [
+        PushId(s, Incarnation(0), Step(0)) for s in scripted.slots
+    ]
+    assert [upload.ready_spans for upload in scripted.shard.begun] == [[Span(0, 256)], [Span(0, 256)]]
+    for sent in scripted.pushes():
+        assert torch.frombuffer(bytearray(sent.payload or b""), dtype=torch.float32)[:2].tolist() == [2.0, 2.0]
+
+
+def test_without_overlap_nothing_leaves_before_the_end() -> None:
+    scripted = Overlapping(overlap=False)
+    scripted.grant()
+    for slot in scripted.slots:
+        scripted.pull(slot, version=0)
+    assert scripted.shard.begun == []
+    assert len(scripted.pushes()) == 2
 
 
 # ------------------------------------------------------------------ with real shards

@@ -1,14 +1,18 @@
 import queue
 from dataclasses import replace
 
+import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from psgd.core.ids import Incarnation, Shard, Slot, Step, Version
+from psgd.core.layout import Span
 from psgd.core.messages import Granted, Join, Joined, Pull, Pulled, Push, Receipt, Status
 from psgd.core.slot import Compute, Computed, Phase, Replied
 from psgd.transport.attachment import attach
+from psgd.transport.base import PushId
 from psgd.transport.flat import layout_of, pack, tensors_of, view_bytes
+from psgd.worker import outgoing
 from psgd.worker.replica import Replica
 from psgd.worker.runner import Inbox, SlotRunner, Weights
 from tests.jobs import make_job
@@ -31,10 +35,10 @@ class Model(nn.Module):
 class Setup:
     """A runner over two scripted shards."""
 
-    def __init__(self) -> None:
+    def __init__(self, wire: str = "float32") -> None:
         self.model = Model(0.0)
         self.layout = layout_of(tensors_of(self.model))
-        self.job = replace(make_job(slots=6, shards=2), layout=self.layout)
+        self.job = replace(make_job(slots=6, shards=2), layout=self.layout, wire=wire)
         self.parts = self.job.parts()
         self.shards = [ScriptedConnection(), ScriptedConnection()]
         self.attachment = attach(self.shards, self.job, [SLOT, Slot(5)])
@@ -190,3 +194,68 @@ def test_a_receipt_without_weights_leaves_the_old_ones() -> None:
     assert setup.weights.versions == [4, 4]
     setup.runner.take(setup.runner.choice())
     assert [type(shard.take().request) for shard in setup.shards] == [Pull, Pull]
+
+
+# ------------------------------------------------------------------ gradients that leave early
+
+
+def test_a_push_that_has_begun_says_whose_it_is_and_ends_as_any_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(outgoing, "BUCKET_BYTES", 1)
+    setup = Setup()
+    setup.grant()
+    setup.runner.take(setup.runner.choice())
+    setup.pull(Model(1.0))
+    setup.runner.begin_push()
+    setup.runner.outgoing.gradient.keep("trained", torch.arange(192.0))
+    setup.runner.outgoing.leave("trained")
+    uploads = [shard.begun[0] for shard in setup.shards]
+    assert [upload.push for upload in uploads] == [PushId(SLOT, INCARNATION, Step(0))] * 2
+    assert [upload.ready_spans for upload in uploads] == [[Span(0, part.pushed.bytes)] for part in setup.parts]
+    setup.runner.take(Computed(finite=True, absent=(), renew=True))
+    sent = [shard.take() for shard in setup.shards]
+    expected = Push(SLOT, INCARNATION, Step(0), 0, Version(4), finite=True, renew=True)
+    assert [each.request for each in sent] == [expected, expected]
+    assert b"".join(each.payload or b"" for each in sent) == torch.arange(192.0).numpy().tobytes()
+    assert [sum(piece.nbytes for piece in each.into) for each in sent] == [part.pushed.bytes for part in setup.parts]
+
+
+def pushing(wire: str) -> Setup:
+    """A slot whose push is under way."""
+    setup = Setup(wire)
+    setup.grant()
+    setup.runner.take(setup.runner.choice())
+    setup.pull(Model(1.0))
+    setup.runner.outgoing.gradient.keep("trained", torch.linspace(-1, 2, 192))
+    setup.runner.take(Computed(finite=True, absent=()))
+    return setup
+
+
+def residuals(setup: Setup) -> list[Tensor]:
+    """By shard, what has not been sent yet."""
+    assert setup.runner.outgoing.residual is not None
+    values = setup.runner.outgoing.residual.values
+    return [values[part.pushed.start // 4 : part.pushed.stop // 4] for part in setup.parts]
+
+
+@pytest.mark.parametrize("wire", ["topk:0.1", "onebit"])
+def test_what_was_not_sent_is_carried_where_a_receipt_says_that_the_push_was_accepted(wire: str) -> None:
+    setup = pushing(wire)
+    carried = [[bool(part.any()) for part in residuals(setup)]]
+    for number in (SECOND, LEAD):
+        following = Granted(Step(1), 1) if number == LEAD else None
+        receipt = Receipt(Step(0), Status.ACCEPTED, "", Version(5), 0, (0.1,), following)
+        setup.shards[number].take().answer(receipt)
+        setup.take()
+        carried.append([bool(part.any()) for part in residuals(setup)])
+    assert carried == [[False, False], [False, True], [True, True]]
+
+
+@pytest.mark.parametrize("wire", ["topk:0.1", "onebit"])
+@pytest.mark.parametrize("status", [status for status in Status if status is not Status.ACCEPTED])
+def test_what_was_not_sent_waits_if_the_push_was_not_accepted(wire: str, status: Status) -> None:
+    setup = pushing(wire)
+    for number, shard in enumerate(setup.shards):
+        following = Granted(Step(1), 1) if number == LEAD else None
+        shard.take().answer(Receipt(Step(0), status, "", Version(4), 0, (), following))
+        setup.take()
+    assert not any(part.any() for part in residuals(setup))

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from psgd.core.layout import Layout, Part, Role, TensorSpec, partition
+from psgd.core.layout import Layout, Part, Role, Span, TensorSpec, partition
 from psgd.errors import PeerError
 from psgd.transport.compression.codec import FeedbackCodec
 from psgd.transport.compression.part import PartEncoding
@@ -218,3 +218,80 @@ def test_a_shard_without_anything_pushed_has_an_empty_encoding() -> None:
     encoding = PartEncoding(LAYOUT, empty, parse_wire("int8"))
     assert encoding.bytes == 0
     assert encoding.encode(push(empty), torch.zeros(0, dtype=torch.uint8))
+
+
+# ------------------------------------------------------------------ one parameter by itself
+
+
+def test_the_place_of_a_parameter_is_its_slice_and_the_gap_behind_it() -> None:
+    # As in the flat space: a has 4292 bytes of 4352, then mean 280 of 512, then b 1200 of 1280, then the counters.
+    plain = PartEncoding(LAYOUT, WHOLE, parse_wire("float32"))
+    assert plain.places == {0: Span(0, 4352), 4: Span(4864, 6144)}
+    # As int8: a 1093, mean 280, b 308, and count at the next multiple of 64.
+    assert PartEncoding(LAYOUT, WHOLE, parse_wire("int8")).places == {0: Span(0, 1152), 4: Span(1472, 1792)}
+
+
+@wires
+@pytest.mark.parametrize("shards", [1, 3, 20])
+def test_places_cover_every_parameter_slice_once_and_nothing_else_that_is_sent(wire: str, shards: int) -> None:
+    for part in partition(LAYOUT, shards):
+        encoding = PartEncoding(LAYOUT, part, parse_wire(wire))
+        held = {piece.tensor for piece in part.slices if LAYOUT.tensors[piece.tensor].role is Role.PARAMETER}
+        assert encoding.places.keys() == held
+        memory, own = push(part), torch.zeros(encoding.bytes, dtype=torch.bool)
+        for place in encoding.places.values():
+            assert not own[place.start : place.stop].any()
+            own[place.start : place.stop] = True
+        spoilt = sent(encoding, memory).clone()
+        spoilt[~own] = 0  # buffers and counters alone
+        left = views(received(encoding, spoilt, part), part)
+        for key, values in views(received(encoding, sent(encoding, memory), part), part).items():
+            assert torch.equal(left[key], values if key[0] in ("a", "b") else torch.zeros_like(values))
+
+
+@wires
+@pytest.mark.parametrize("shards", [1, 3])
+def test_parameters_that_are_written_one_by_one_are_those_of_the_whole(wire: str, shards: int) -> None:
+    codec = parse_wire(wire)
+    residual = Residual(LAYOUT)
+    residual.values.copy_(torch.randn(residual.values.shape, generator=torch.Generator().manual_seed(9)))
+    for part in partition(LAYOUT, shards):
+        encoding, memory = PartEncoding(LAYOUT, part, codec), push(part)
+        expected = sent(encoding, memory, residual)
+        out = torch.zeros_like(expected)
+        for tensor in reversed(list(encoding.places)):
+            assert encoding.encode_tensor(tensor, memory, out, residual)
+        assert encoding.encode(memory, out, residual, done=list(encoding.places))
+        assert torch.equal(out, expected)
+
+
+@pytest.mark.parametrize("wire", NAMES[1:])
+def test_one_parameter_is_written_to_its_place_alone(wire: str) -> None:
+    encoding, memory = PartEncoding(LAYOUT, WHOLE, parse_wire(wire)), push(WHOLE)
+    out = torch.full((encoding.bytes,), 77, dtype=torch.uint8)
+    encoding.encode_tensor(4, memory, out, None)
+    place = encoding.places[4]
+    assert (out[: place.start] == 77).all()
+    assert (out[place.stop :] == 77).all()
+    assert (out[place.start : place.stop] != 77).any()
+
+
+@pytest.mark.parametrize("wire", NAMES[1:])
+def test_what_is_done_is_neither_written_nor_judged_again(wire: str) -> None:
+    encoding, memory = PartEncoding(LAYOUT, WHOLE, parse_wire(wire)), push(WHOLE)
+    out = sent(encoding, memory)
+    before = out.clone()
+    changed = push(WHOLE, seed=1)
+    views(changed, WHOLE)["a", 0][0] = torch.nan
+    assert encoding.encode(changed, out, done=[0])
+    assert torch.equal(out[: encoding.places[0].stop], before[: encoding.places[0].stop])
+    assert not torch.equal(out, before)
+
+
+@wires
+def test_one_parameter_that_is_not_finite_is_seen(wire: str) -> None:
+    encoding, memory = PartEncoding(LAYOUT, WHOLE, parse_wire(wire)), push(WHOLE)
+    out = torch.zeros(encoding.bytes, dtype=torch.uint8)
+    views(memory, WHOLE)["b", 0][7] = torch.inf
+    assert encoding.encode_tensor(0, memory, out, None)
+    assert not encoding.encode_tensor(4, memory, out, None)

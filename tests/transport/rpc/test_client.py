@@ -7,14 +7,26 @@ import grpc
 import pytest
 
 from psgd.core.ids import Boundary, Shard, Slot, Step
+from psgd.core.layout import Span
 from psgd.core.messages import Ask, Confirm, Inspect, Pending, Read, Refused, Reply
 from psgd.errors import InternalError
 from psgd.transport import wire
+from psgd.transport.base import PushId
 from psgd.transport.generated.psgd.v1 import shard_pb2
 from psgd.transport.rpc import JobKey, Retry, RpcConnection, RpcServer
 from psgd.transport.rpc.frames import CHUNK, begin_frame, data_frames, reply_frame
 from tests.transport.rpc.network import Forwarder, Said, ScriptedServer
-from tests.transport.scripted import FIRST, Delivered, ScriptedEndpoint, answers, ask, pull, push, receipt
+from tests.transport.scripted import (
+    FIRST,
+    PATIENCE_S,
+    Delivered,
+    ScriptedEndpoint,
+    answers,
+    ask,
+    pull,
+    push,
+    receipt,
+)
 
 KEY = JobKey("job-1", "a secret")
 IMPATIENT = Retry(attempt_s=5.0, patience_s=0.3, first_pause_s=0.01, longest_pause_s=0.05)
@@ -251,6 +263,152 @@ def test_shard_may_start_after_its_callers(broken: Broken) -> None:
     connection.submit(pull(), delivered)
     forwarder.target = target
     assert delivered.wait() == (answers(pull()), b"abcd")
+
+
+# ------------------------------------------------------------------ pushes that begin before they are computed
+
+BEGUN = PushId(Slot(0), FIRST, Step(0))
+
+
+def prepared(endpoint: ScriptedEndpoint, count: int) -> None:
+    """Wait until the shard has heard of so many pieces."""
+    deadline = time.monotonic() + PATIENCE_S
+    while len(endpoint.prepared) < count:
+        assert time.monotonic() < deadline
+        time.sleep(0.001)  # a scripted endpoint tells nobody
+
+
+@pytest.mark.parametrize("finished_first", [False, True])
+def test_a_stream_that_breaks_off_in_the_middle_ends_in_one_receipt(broken: Broken, finished_first: bool) -> None:
+    endpoint = undecided()
+    forwarder, connection = broken(endpoint)
+    delivered, payload = Delivered(), bytearray(b"ABC.")
+    upload = connection.begin(BEGUN, memoryview(payload))
+    upload.ready(Span(0, 2))
+    upload.ready(Span(2, 3))  # that the piece before is whole is known when the next one begins
+    prepared(endpoint, 1)
+    payload[:] = b"ABCD"
+    if finished_first:
+        upload.finish(push(), delivered)
+        arrival = endpoint.next_arrival()
+        forwarder.cut()
+    else:
+        forwarder.cut()
+        upload.finish(push(), delivered)
+        arrival = endpoint.next_arrival()
+    arrival.deliver(receipt(), None)
+    assert delivered.wait() == (receipt(), None)
+    assert [(each.request, each.payload) for each in endpoint.arrivals] == [(push(), b"ABCD")]
+
+
+def test_a_stream_that_breaks_off_may_be_finished_while_the_shard_is_away(broken: Broken) -> None:
+    endpoint = ScriptedEndpoint(b"abcd")
+    forwarder, connection = broken(endpoint)
+    upload = connection.begin(BEGUN, memoryview(b"ABCD"))
+    upload.ready(Span(0, 2))
+    target, forwarder.target = forwarder.target, None
+    forwarder.cut()
+    delivered = Delivered()
+    upload.finish(push(), delivered)
+    forwarder.target = target
+    assert delivered.wait() == (receipt(), None)
+    assert [(each.request, each.payload) for each in endpoint.arrivals] == [(push(), b"ABCD")]
+
+
+def test_an_early_push_that_is_pending_is_asked_after_without_its_bytes(say: Say) -> None:
+    server, connection = say(framed(Pending()), encoded(Pending()), encoded(receipt()))
+    upload, delivered = connection.begin(BEGUN, memoryview(b"gradient")), Delivered()
+    upload.ready(Span(4, 8))
+    upload.finish(push(), delivered)
+    assert delivered.wait() == (receipt(), None)
+    assert server.called == ["Push", "Call", "Call"]
+    assert [len(frames) for frames in server.received] == [6, 1, 1]  # begin, twice at and data, the request
+
+
+@pytest.mark.parametrize("code", [grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.INVALID_ARGUMENT])
+def test_an_early_push_that_failed_is_sent_again_where_the_shard_does_not_know_it(
+    say: Say, code: grpc.StatusCode
+) -> None:
+    server, connection = say(code, grpc.StatusCode.NOT_FOUND, framed(receipt()))
+    upload, delivered = connection.begin(BEGUN, memoryview(b"gradient")), Delivered()
+    upload.ready(Span(4, 8))
+    upload.finish(push(), delivered)
+    assert delivered.wait() == (receipt(), None)
+    assert server.called == ["Push", "Call", "Push"]
+    [finals] = {frames[-1] for frames in (server.received[0], server.received[2])}
+    assert server.received[1] == [shard_pb2.TensorFrame.FromString(finals).request.SerializeToString()]
+
+
+def test_an_early_push_that_the_shard_refuses_is_refused(say: Say) -> None:
+    server, connection = say(*[grpc.StatusCode.PERMISSION_DENIED] * 2)
+    upload, delivered = connection.begin(BEGUN, memoryview(b"gradient")), Delivered()
+    upload.ready(Span(4, 8))
+    upload.finish(push(), delivered)
+    refused = Refused(f"shard 1 at {server.address}: PERMISSION_DENIED: as scripted")
+    assert delivered.wait() == (refused, None)
+
+
+@pytest.mark.parametrize(
+    "said",
+    [(), (b"\xff\xff",), (begin_frame(3),), (*framed(receipt(), b"weights"), begin_frame(3))],
+)
+def test_a_malformed_answer_to_an_early_push_is_asked_for_again(say: Say, said: tuple[bytes, ...]) -> None:
+    server, connection = say(said, encoded(receipt()))
+    upload, delivered = connection.begin(BEGUN, memoryview(b"gradient")), Delivered()
+    upload.ready(Span(4, 8))
+    upload.finish(push(), delivered)
+    assert delivered.wait() == (receipt(), None)
+    assert server.called == ["Push", "Call"]
+
+
+def threads_end(before: set[threading.Thread]) -> None:
+    """Wait until there are no others than before; gRPC's own end when they like."""
+    deadline = time.monotonic() + PATIENCE_S
+    while {thread for thread in threading.enumerate() if thread.is_alive()} - before:
+        assert time.monotonic() < deadline, threading.enumerate()
+        time.sleep(0.01)
+
+
+def test_closing_lets_go_of_pushes_that_have_begun(closing: Closing) -> None:
+    endpoint = ScriptedEndpoint(b"abcd")
+    server = RpcServer(endpoint, key=KEY, host="127.0.0.1", slots=2)
+    closing(server)
+    before = set(threading.enumerate())
+    connection = RpcConnection(server.address, shard=1, key=KEY, retry=PATIENT)
+    under_way, never_begun, left_alone = (connection.begin(BEGUN, memoryview(b"ABCD")) for _ in range(3))
+    for upload in (under_way, left_alone):
+        upload.ready(Span(0, 2))
+        upload.ready(Span(2, 3))
+    prepared(endpoint, 2)  # both streams are open
+    connection.close()
+    for upload in (under_way, never_begun):
+        delivered = Delivered()
+        upload.finish(push(), delivered)
+        reply, _ = delivered.wait()
+        assert isinstance(reply, Refused)
+        assert reply.reason == f"shard 1 at {server.address}: the connection was closed"
+    too_late, delivered = connection.begin(BEGUN, memoryview(b"ABCD")), Delivered()
+    too_late.ready(Span(0, 2))
+    too_late.finish(push(), delivered)
+    assert isinstance(delivered.wait()[0], Refused)
+    threads_end(before | {thread for thread in threading.enumerate() if thread.name.startswith("psgd-rpc-server")})
+
+
+def test_a_push_that_was_withdrawn_leaves_no_thread_behind(closing: Closing) -> None:
+    endpoint = ScriptedEndpoint(b"abcd")
+    server = RpcServer(endpoint, key=KEY, host="127.0.0.1", slots=2)
+    connection = RpcConnection(server.address, shard=1, key=KEY, retry=PATIENT)
+    closing(server), closing(connection)
+    ask(connection, push(), b"ABCD")  # whatever threads a call leaves
+    before = set(threading.enumerate())
+    for step in range(1, 4):
+        upload, delivered = connection.begin(PushId(Slot(0), FIRST, Step(step)), memoryview(b"ABCD")), Delivered()
+        upload.ready(Span(0, 2))
+        upload.withdraw()
+        upload.finish(push(step=step), delivered)
+        assert delivered.wait()[0] == receipt(step)
+    own = {thread for thread in threading.enumerate() if thread.name.startswith("psgd-rpc")}
+    threads_end(before | own)  # nobody waits for another piece
 
 
 # ------------------------------------------------------------------ the end

@@ -2,10 +2,23 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from psgd.core.ids import Incarnation, Slot, Step
+from psgd.core.layout import Span
 from psgd.core.messages import Push
 from psgd.errors import PeerError
+from psgd.transport.base import PushId
 from psgd.transport.generated.psgd.v1 import shard_pb2
-from psgd.transport.rpc.frames import CHUNK, Filling, begin_frame, data_frames, frame_of, reply_frame, request_frame
+from psgd.transport.rpc.frames import (
+    CHUNK,
+    Filling,
+    Patchwork,
+    at_frame,
+    begin_frame,
+    data_frames,
+    frame_of,
+    reply_frame,
+    request_frame,
+)
 
 TensorFrame = shard_pb2.TensorFrame
 EDGES_OF_VARINTS = [1, 127, 128, 2**14 - 1, 2**14, CHUNK - 1, CHUNK]
@@ -41,6 +54,9 @@ def test_messages_within_a_stream_are_protobufs_own() -> None:
     request = shard_pb2.Request(caller=1, push=shard_pb2.Push(slot=2))
     reply = shard_pb2.Reply(done=shard_pb2.Done())
     assert frame_of(begin_frame(7)) == shard_pb2.Begin(size=7)
+    announced = shard_pb2.Begin(size=7, push=shard_pb2.PushId(slot=1, incarnation=2, step=3))
+    assert frame_of(begin_frame(7, PushId(Slot(1), Incarnation(2), Step(3)))) == announced
+    assert frame_of(at_frame(2**40)) == shard_pb2.At(offset=2**40)
     assert frame_of(request_frame(request)) == request
     assert frame_of(reply_frame(reply)) == reply
 
@@ -95,3 +111,96 @@ def test_more_than_there_is_room_for_is_refused() -> None:
     with pytest.raises(PeerError, match="Push has 6 bytes or more, expected 5"):
         filling.add(memoryview(b"def"))
     assert target == b"abc\0\0"
+
+
+# ------------------------------------------------------------------ pieces in any order
+
+
+def patched(pieces: list[tuple[int, bytes]], size: int = 8) -> bytes:
+    """What a Push of these pieces, each at its offset, is."""
+    target = bytearray(size)
+    patchwork = Patchwork(Push, memoryview(target))
+    for offset, content in pieces:
+        patchwork.move(offset)
+        patchwork.add(memoryview(content))
+    patchwork.finish()
+    return bytes(target)
+
+
+@pytest.mark.parametrize(
+    "pieces",
+    [
+        [(0, b"abcdefgh")],
+        [(0, b"abc"), (3, b"defgh")],
+        [(5, b"fgh"), (3, b"de"), (0, b"abc")],
+        [(3, b"de"), (0, b"abc"), (5, b"fgh")],
+        [(8, b""), (4, b""), (0, b"abcdefgh"), (4, b"")],
+    ],
+)
+def test_pieces_cover_memory_in_any_order(pieces: list[tuple[int, bytes]]) -> None:
+    assert patched(pieces) == b"abcdefgh"
+
+
+def test_without_a_move_chunks_follow_one_another() -> None:
+    target = bytearray(5)
+    patchwork = Patchwork(Push, memoryview(target))
+    assert patchwork.add(memoryview(b"ab")) == Span(0, 2)
+    assert patchwork.add(memoryview(b"cde")) == Span(0, 5)
+    patchwork.finish()
+    assert target == b"abcde"
+
+
+def test_what_is_covered_since_the_last_move_is_told() -> None:
+    patchwork = Patchwork(Push, memoryview(bytearray(8)))
+    patchwork.move(4)
+    assert patchwork.add(memoryview(b"ab")) == Span(4, 6)
+    assert patchwork.add(memoryview(b"cd")) == Span(4, 8)
+    patchwork.move(1)
+    assert patchwork.add(memoryview(b"e")) == Span(1, 2)
+
+
+def test_memory_of_no_bytes_is_covered() -> None:
+    assert patched([], size=0) == patched([(0, b"")], size=0) == b""
+
+
+@pytest.mark.parametrize(
+    ("pieces", "line"),
+    [
+        ([], "Push has 0 bytes, expected 8"),
+        ([(0, b"abcdefg")], "Push has 7 bytes, expected 8"),
+        ([(1, b"bcdefgh")], "Push has 7 bytes, expected 8"),
+        ([(0, b"abc"), (5, b"fgh")], "Push has 6 bytes, expected 8"),
+        ([(5, b"fgh"), (1, b"b")], "Push has 4 bytes, expected 8"),
+        ([(0, b"abcdefgh"), (0, b"a")], "bytes 0 to 8 of a Push came twice"),
+        ([(4, b"efgh"), (0, b"abcde")], "bytes 4 to 5 of a Push came twice"),
+        ([(2, b"c"), (0, b"abcdefgh")], "bytes 2 to 8 of a Push came twice"),
+        ([(0, b"abcd"), (0, b"abcd")], "bytes 0 to 4 of a Push came twice"),
+        ([(8, b"i")], "Push has 9 bytes or more, expected 8"),
+        ([(5, b"fghi")], "Push has 9 bytes or more, expected 8"),
+        ([(2**50, b"")], f"Push has {2**50} bytes or more, expected 8"),
+        ([(2**50, b"a")], f"Push has {2**50 + 1} bytes or more, expected 8"),
+    ],
+)
+def test_gaps_overlaps_and_what_lies_beyond_are_refused(pieces: list[tuple[int, bytes]], line: str) -> None:
+    with pytest.raises(PeerError, match=line):
+        patched(pieces)
+
+
+def test_a_piece_that_does_not_fit_writes_nothing() -> None:
+    target = bytearray(8)
+    patchwork = Patchwork(Push, memoryview(target))
+    patchwork.move(6)
+    with pytest.raises(PeerError):
+        patchwork.add(memoryview(b"abc"))
+    assert target == bytes(8)
+
+
+@given(st.lists(st.tuples(st.integers(0, 9), st.binary(max_size=9)), max_size=6))
+def test_memory_counts_as_covered_only_if_every_byte_came_once(pieces: list[tuple[int, bytes]]) -> None:
+    covered = sorted(at for offset, content in pieces for at in range(offset, offset + len(content)))
+    try:
+        patched(pieces)
+    except PeerError:
+        assert covered != list(range(8))
+    else:
+        assert covered == list(range(8))

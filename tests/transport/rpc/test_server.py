@@ -13,10 +13,11 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
 
-from psgd.core.ids import Shard, Step
+from psgd.core.ids import Incarnation, Shard, Slot, Step
 from psgd.core.messages import Confirm, Load, Push, Receipt, Refused
 from psgd.errors import ResourceError
 from psgd.transport import wire
+from psgd.transport.base import PushId
 from psgd.transport.generated.psgd.v1 import shard_pb2
 from psgd.transport.generated.psgd.v1.shard_pb2_grpc import ShardStub
 from psgd.transport.rpc import JobKey, RpcConnection, RpcPeerLink, RpcServer
@@ -270,6 +271,84 @@ def test_oversized_metadata_are_refused(serve: Serve, channel: Open) -> None:
     metadata = (*KEY.metadata, ("psgd-more", "x" * 16384))
     assert refused(lambda: list(stub.Push(iter(upload()), metadata=metadata)))[0] is grpc.StatusCode.RESOURCE_EXHAUSTED
     assert endpoint.arrivals == []
+
+
+# ------------------------------------------------------------------ pushes that begin before they are computed
+
+ANNOUNCED = shard_pb2.PushId(slot=1, incarnation=5, step=7)
+
+
+def early(
+    pieces: Iterable[tuple[int, bytes]], push_id: shard_pb2.PushId | None = ANNOUNCED, size: int = 8
+) -> list[TensorFrame]:
+    """What a client sends that lets bytes leave as they become final."""
+    frames = [TensorFrame(begin=shard_pb2.Begin(size=size, push=push_id))]
+    for offset, data in pieces:
+        frames += [TensorFrame(at=shard_pb2.At(offset=offset)), TensorFrame(data=data)]
+    return [*frames, TensorFrame(request=request(push(slot=1, step=7)))]
+
+
+def test_bytes_in_any_order_are_the_pushs_and_the_shard_hears_of_them_as_they_come(serve: Serve, channel: Open) -> None:
+    endpoint = ScriptedEndpoint(GRADIENT)
+    stub = ShardStub(channel(serve(endpoint)))
+    frames = early([(4, b"ie"), (6, b"nt"), (0, b"grad")])
+    [answer] = stub.Push(iter(frames), metadata=KEY.metadata)
+    assert wire.reply_of(answer.reply) == receipt(step=7)
+    assert [arrival.payload for arrival in endpoint.arrivals] == [GRADIENT]
+    expected = PushId(Slot(1), Incarnation(5), Step(7))
+    # The last piece comes with the push itself.
+    assert endpoint.prepared == [(expected, (4, 6), b"ie"), (expected, (6, 8), b"nt")]
+
+
+def test_chunks_of_one_piece_are_heard_of_together(serve: Serve, channel: Open) -> None:
+    endpoint = ScriptedEndpoint(GRADIENT)
+    stub = ShardStub(channel(serve(endpoint)))
+    begin, at, data, *rest = early([(0, b"gra"), (4, b"ient")])
+    frames = [begin, at, data, TensorFrame(data=b"d"), *rest]
+    list(stub.Push(iter(frames), metadata=KEY.metadata))
+    assert [(span, content) for _, span, content in endpoint.prepared] == [((0, 4), b"grad")]
+
+
+def test_of_a_push_that_is_not_announced_the_shard_hears_in_the_end(serve: Serve, channel: Open) -> None:
+    endpoint = ScriptedEndpoint(GRADIENT)
+    stub = ShardStub(channel(serve(endpoint)))
+    [answer] = stub.Push(iter(early([(4, b"ient"), (0, b"grad")], push_id=None)), metadata=KEY.metadata)
+    assert wire.reply_of(answer.reply) == receipt(step=7)
+    assert endpoint.prepared == []
+
+
+@pytest.mark.parametrize(
+    ("frames", "line"),
+    [
+        (early([(0, b"grad"), (5, b"ent")]), "Push has 7 bytes, expected 8"),
+        (early([(0, b"gradi"), (4, b"ient")]), "bytes 4 to 5 of a Push came twice"),
+        (early([(6, b"ient")]), "Push has 10 bytes or more, expected 8"),
+        (early([(2**62, b"x")]), f"Push has {2**62 + 1} bytes or more, expected 8"),
+        (early([(0, GRADIENT)], shard_pb2.PushId(slot=2)), "slot 2 is none of this job, which has 2: 0 … 1"),
+        (early([(0, GRADIENT)], size=2**50), f"Push has {2**50} bytes, expected 8"),
+        (early([(0, GRADIENT)])[:-1], "a Push that ends without its final message"),
+    ],
+    ids=["gap", "overlap", "beyond", "far beyond", "foreign slot", "another size", "no end"],
+)
+def test_malformed_pieces_are_refused_and_no_push_comes_of_them(
+    serve: Serve, channel: Open, frames: list[TensorFrame], line: str
+) -> None:
+    endpoint = ScriptedEndpoint(GRADIENT)
+    stub = ShardStub(channel(serve(endpoint)))
+    code, details = refused(lambda: list(stub.Push(iter(frames), metadata=KEY.metadata)))
+    assert code is grpc.StatusCode.INVALID_ARGUMENT
+    assert line in details
+    assert endpoint.arrivals == []
+    [answer] = stub.Push(iter(early([(0, GRADIENT)])), metadata=KEY.metadata)
+    assert wire.reply_of(answer.reply) == receipt(step=7)
+
+
+def test_a_foreign_slot_is_refused_before_the_shard_hears_of_its_bytes(serve: Serve, channel: Open) -> None:
+    endpoint = ScriptedEndpoint(GRADIENT)
+    stub = ShardStub(channel(serve(endpoint)))
+    frames = early([(0, b"grad"), (4, b"ient")], shard_pb2.PushId(slot=9))
+    refused(lambda: list(stub.Push(iter(frames), metadata=KEY.metadata)))
+    assert endpoint.prepared == []
 
 
 # ------------------------------------------------------------------ uploads that break off
