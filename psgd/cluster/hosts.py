@@ -4,7 +4,6 @@ import os
 import threading
 import time
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 
 import torch
 
@@ -120,7 +119,6 @@ class WorkerHost:
 
     def open(self, addresses: Sequence[ShardAddress]) -> None:
         """Attach to the shards; ``addresses`` are indexed by shard."""
-        _let_others_finish()
         slots = self._membership.slots_of(self._number)
         self._attachment, notices = reach(addresses, self._job, self._key, slots)
         for text in notices:
@@ -164,16 +162,6 @@ class WorkerHost:
             records, self._records = tuple(self._records), []
         incarnation = self._membership.incarnation_of(self._number)
         self._beat(Beat(self._number, incarnation, time.perf_counter(), records))
-
-
-def _let_others_finish() -> None:
-    """Make this process, and its threads to come, one that does not displace others when it wakes up.
-
-    A shard that answers several workers would else be displaced, on its core, by the first of them, and the others
-    would wait. (Measured on 2 cores: steps of 250,000 parameters take a tenth less.)
-    """
-    with suppress(OSError):  # a container may forbid it
-        os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
 
 
 class EvaluatorHost:

@@ -176,7 +176,8 @@ def partition(layout: Layout, shards: int, whole: bool = False) -> tuple[Part, .
     )
 
 
-def _aligned(size: int) -> int:
+def aligned(size: int) -> int:
+    """The next multiple of `ALIGNMENT`."""
     return -(-size // ALIGNMENT) * ALIGNMENT
 
 
@@ -189,7 +190,7 @@ def _place(tensors: tuple[TensorSpec, ...]) -> tuple[tuple[int, ...], int, int, 
         for index, tensor in enumerate(tensors):
             if tensor.role in roles:
                 offsets[index] = end
-                end += _aligned(tensor.bytes)
+                end += aligned(tensor.bytes)
         ends.append(end)
     return tuple(offsets), ends[0], ends[1], ends[2]
 

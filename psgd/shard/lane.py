@@ -8,7 +8,7 @@ import torch
 
 from psgd.config import OptimizerFactory, ScheduleFactory
 from psgd.core.layout import Layout, Part, Role, Slice, Span
-from psgd.shard.preparation import without
+from psgd.core.spans import without
 from psgd.training.optimizers import use_fused
 from psgd.transport.flat import view
 

@@ -1,12 +1,12 @@
 """What can be done with a step's gradients before they are whole: average the bytes that all slots have."""
 
-from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import torch
 
 from psgd.core.ids import Slot
 from psgd.core.layout import Span
+from psgd.core.spans import intersection
 from psgd.transport.base import PushId
 
 
@@ -50,7 +50,7 @@ class Preparation:
             return []
         common = [ready]
         for other in self._begun.values():
-            common = list(_intersection(common, other.ready))
+            common = intersection(common, other.ready)
         return common
 
     @property
@@ -61,22 +61,3 @@ class Preparation:
     def drop(self) -> None:
         """The step has closed, or what was final has changed."""
         self._begun.clear()
-
-
-def without(whole: Span, taken: Sequence[Span]) -> Iterator[Span]:
-    """What is left of a span when others are taken out of it, from its start to its end."""
-    at = whole.start
-    for span in sorted(taken, key=lambda span: span.start):
-        if at < span.start:
-            yield Span(at, min(span.start, whole.stop))
-        at = max(at, span.stop)
-    if at < whole.stop:
-        yield Span(at, whole.stop)
-
-
-def _intersection(some: Iterable[Span], others: Sequence[Span]) -> Iterator[Span]:
-    for one in some:
-        for other in others:
-            common = Span(max(one.start, other.start), min(one.stop, other.stop))
-            if common.bytes > 0:
-                yield common

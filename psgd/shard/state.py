@@ -59,14 +59,15 @@ class ShardState:
             memory: zeroed, (part.bytes,) uint8.
             cores: of the host.
         """
-        count = lanes_for(job, shard, cores)
         alone, several = (
             cls(job.layout, job.lanes(shard, lanes), job.optimizer, job.schedule, job.whole, memory)
-            for lanes in (1, count)
+            for lanes in (1, lanes_for(job, shard, cores))
         )
+        if len(several._lanes) == 1:
+            return alone
         # Lanes whose optimizers are made of other groups than the shard's would have no learning rates to show.
-        alike = count > 1 and all(lane.groups() in (0, alone._lanes[0].groups()) for lane in several._lanes)
-        return several if alike else alone
+        groups = alone._lanes[0].groups()
+        return several if all(lane.groups() in (0, groups) for lane in several._lanes) else alone
 
     def load(self, memory: torch.Tensor) -> None:
         """Take the first weights, then make the optimizers.

@@ -19,6 +19,10 @@ The payload is readable only during the call; on a connection it is None when ``
 """
 
 
+def nobody_waits(reply: Reply, payload: memoryview | None) -> None:
+    """Takes what is answered to a message among shards: these are answered by messages."""
+
+
 @dataclass(frozen=True, slots=True)
 class Sizes:
     """How many bytes a shard's payloads have.

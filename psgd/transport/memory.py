@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from psgd.core.messages import PeerMessage, Refused, Reply, Request
-from psgd.transport.base import Deliver, Endpoint, PushId, Upload
+from psgd.transport.base import Deliver, Endpoint, PushId, Upload, nobody_waits
 from psgd.transport.payload import as_bytes, expected_bytes, land, wrong_size
 from psgd.transport.upload import LateUpload
 
@@ -88,7 +88,7 @@ class MemoryPeerLink:
     def tell(self, shard: int, message: PeerMessage) -> None:
         """Hand the message to the shard."""
         if not self._closed:
-            _turns.take(partial(self._endpoints[shard].submit, message, _nobody_waits))
+            _turns.take(partial(self._endpoints[shard].submit, message, nobody_waits))
 
     def close(self) -> None:
         """Stop sending."""
@@ -121,10 +121,6 @@ class _Turns(threading.local):
                 self._waiting.popleft()()
         finally:
             self._waiting = None
-
-
-def _nobody_waits(reply: Reply, payload: memoryview | None) -> None:
-    """Messages among shards are answered by messages."""
 
 
 _turns = _Turns()

@@ -115,6 +115,21 @@ def push_id_of(message: shard_pb2.PushId) -> PushId:
     return PushId(Slot(message.slot), Incarnation(message.incarnation), Step(message.step))
 
 
+def push_id_message(push: PushId) -> shard_pb2.PushId:
+    """Which push it is, in protobuf."""
+    return shard_pb2.PushId(slot=push.slot, incarnation=push.incarnation, step=push.step)
+
+
+def check_slot(slot: int, slots: int) -> None:
+    """Refuse a slot that the job does not have.
+
+    Raises:
+        PeerError: if it is none of ``slots``.
+    """
+    if slot >= slots:
+        raise PeerError(f"slot {slot} is none of this job, which has {slots}: 0 … {slots - 1}")
+
+
 def parse(kind: type[Parsed], encoded: bytes) -> Parsed:
     """Parse protobuf's encoding.
 

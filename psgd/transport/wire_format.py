@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from psgd.config import Job
-from psgd.core.layout import ALIGNMENT, Layout, Part, Span
+from psgd.core.layout import Layout, Part, Span, aligned
 from psgd.transport.base import Sizes
 from psgd.transport.compression import PartEncoding, parse_wire
 from psgd.transport.compression.cast import Float32, Half
@@ -61,9 +61,9 @@ class JobWire:
 
 
 def _side_by_side(sizes: Sequence[int]) -> tuple[Span, ...]:
-    """Spans of these sizes; as they are, each is a multiple of `ALIGNMENT`, and lies as in the flat space."""
+    """Spans of these sizes; as they are, each begins where the one before ends, and lies as in the flat space."""
     spans, end = [], 0
     for size in sizes:
         spans.append(Span(end, end + size))
-        end = -(-(end + size) // ALIGNMENT) * ALIGNMENT
+        end = aligned(end + size)
     return tuple(spans)

@@ -2,7 +2,7 @@
 
 import torch
 
-from psgd.core.layout import ALIGNMENT, Layout, Role
+from psgd.core.layout import Layout, Role, aligned
 from psgd.transport.flat import views
 
 CHUNK = 2**18
@@ -33,7 +33,7 @@ class SlotGradient:
         for index, spec in enumerate(layout.tensors):
             if spec.role in (Role.PARAMETER, Role.BUFFER):
                 span = layout.span(index)
-                floats[span.stop // 4 : -(-span.stop // ALIGNMENT) * ALIGNMENT // 4] = 0.0  # nobody writes that
+                floats[span.stop // 4 : aligned(span.stop) // 4] = 0.0  # nobody writes that
                 if spec.name in self._large:
                     runs.append(floats[start : span.start // 4])
                     start = span.stop // 4

@@ -8,6 +8,7 @@ import torch
 from psgd.core.ids import Shard
 from psgd.core.layout import Layout, Part, Span
 from psgd.core.slot import Computed
+from psgd.core.spans import merged
 from psgd.transport.base import Upload
 from psgd.transport.compression import Residual
 from psgd.transport.flat import allocate, view_bytes
@@ -100,7 +101,7 @@ class Outgoing:
         bucket = self._buckets[shard]
         bucket.append(place)
         if sum(span.bytes for span in bucket) >= BUCKET_BYTES:
-            for span in _merged(bucket):
+            for span in merged(bucket):
                 self._uploads[shard].ready(span)
             bucket.clear()
 
@@ -125,17 +126,6 @@ def gradient_on(device: torch.device, memory: torch.Tensor, layout: Layout) -> S
         return SlotGradient(memory, layout)
     pin(memory)
     return DeviceGradient(memory, layout, device)
-
-
-def _merged(spans: Sequence[Span]) -> list[Span]:
-    """The same bytes in as few spans as can be."""
-    merged: list[Span] = []
-    for span in sorted(spans, key=lambda span: span.start):
-        if merged and merged[-1].stop == span.start:
-            merged[-1] = Span(merged[-1].start, span.stop)
-        else:
-            merged.append(span)
-    return merged
 
 
 def _cut(memory: torch.Tensor, span: Span) -> torch.Tensor:

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from psgd.core.ids import Incarnation, Slot, Step
 from psgd.core.layout import Span
-from psgd.shard.preparation import Preparation, without
+from psgd.shard.preparation import Preparation
 from psgd.transport.base import PushId
 
 MEMORY = [torch.zeros(16, dtype=torch.uint8) for _ in range(3)]
@@ -99,23 +99,3 @@ def test_every_byte_is_common_exactly_once_however_pieces_come(cuts: list[list[i
     for slot, span in arriving:
         common += preparation.add(push(slot), memory[slot], span)
     assert sorted(at for span in common for at in range(span.start, span.stop)) == list(range(40))
-
-
-@pytest.mark.parametrize(
-    ("taken", "left"),
-    [
-        ([], [(2, 9)]),
-        ([(2, 9)], []),
-        ([(0, 20)], []),
-        ([(4, 6)], [(2, 4), (6, 9)]),
-        ([(6, 7), (3, 4)], [(2, 3), (4, 6), (7, 9)]),
-        ([(3, 6), (5, 7), (3, 4)], [(2, 3), (7, 9)]),
-        ([(0, 3), (8, 12)], [(3, 8)]),
-        ([(0, 2), (9, 12)], [(2, 9)]),
-        ([(12, 14)], [(2, 9)]),
-        ([(4, 4)], [(2, 4), (4, 9)]),
-    ],
-)
-def test_what_is_left_of_a_span(taken: list[tuple[int, int]], left: list[tuple[int, int]]) -> None:
-    rest = without(Span(2, 9), [Span(*pair) for pair in taken])
-    assert [(span.start, span.stop) for span in rest] == left

@@ -26,7 +26,8 @@ Frame = memoryview | shard_pb2.Begin | shard_pb2.At | shard_pb2.Request | shard_
 
 def begin_frame(size: int, push: PushId | None = None) -> bytes:
     """Announce ``size`` bytes of data."""
-    return shard_pb2.TensorFrame(begin=shard_pb2.Begin(size=size, push=_push_id(push))).SerializeToString()
+    identity = None if push is None else wire.push_id_message(push)
+    return shard_pb2.TensorFrame(begin=shard_pb2.Begin(size=size, push=identity)).SerializeToString()
 
 
 def at_frame(offset: int) -> bytes:
@@ -170,10 +171,6 @@ class Filling:
         """
         if self._filled != self._expected:
             raise PeerError(wrong_size(self._kind, self._filled, self._expected))
-
-
-def _push_id(push: PushId | None) -> shard_pb2.PushId | None:
-    return None if push is None else shard_pb2.PushId(slot=push.slot, incarnation=push.incarnation, step=push.step)
 
 
 def _data_prefix(length: int) -> bytes:

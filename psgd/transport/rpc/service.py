@@ -11,7 +11,7 @@ from psgd.core.layout import Span
 from psgd.core.messages import Load, Pending, Pull, Push, Read, Reply
 from psgd.errors import PeerError
 from psgd.transport import wire
-from psgd.transport.base import Endpoint, PushId
+from psgd.transport.base import Endpoint, PushId, nobody_waits
 from psgd.transport.generated.psgd.v1 import shard_pb2
 from psgd.transport.payload import expected_bytes, wrong_size
 from psgd.transport.rpc.channel import SERVICE
@@ -89,7 +89,7 @@ class ShardService:
     def _tell(self, encoded: bytes, _context: grpc.ServicerContext) -> bytes:
         envelopes = wire.parse(shard_pb2.Tidings, encoded).messages
         for message in [wire.peer_message_of(envelope) for envelope in envelopes]:
-            self._endpoint.submit(message, _nobody_waits)
+            self._endpoint.submit(message, nobody_waits)
         return shard_pb2.Done().SerializeToString()
 
     # ------------------------------------------------------------------ bytes
@@ -142,7 +142,7 @@ class ShardService:
         if not begin.HasField("push"):
             return None
         push = wire.push_id_of(begin.push)
-        self._check_slot(push.slot)
+        wire.check_slot(push.slot, self._slots)
         return push
 
     def _prepare(self, push: PushId | None, payload: memoryview, done: Span) -> None:
@@ -166,12 +166,8 @@ class ShardService:
 
     def _checked(self, message: shard_pb2.Request) -> tuple[OperationId, CallerRequest]:
         identity, request = wire.request_of(message)
-        self._check_slot(getattr(request, "slot", 0))
+        wire.check_slot(getattr(request, "slot", 0), self._slots)
         return identity, request
-
-    def _check_slot(self, slot: int) -> None:
-        if slot >= self._slots:
-            raise PeerError(f"slot {slot} is none of this job, which has {self._slots}: 0 … {self._slots - 1}")
 
     def _answer(self, operation: Operation, context: grpc.ServicerContext) -> bytes:
         outcome = self._outcome(operation, context)
@@ -207,7 +203,3 @@ def _refusing_malformed(
             context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
 
     return handle
-
-
-def _nobody_waits(reply: Reply, payload: memoryview | None) -> None:
-    """Messages among shards are answered by messages."""

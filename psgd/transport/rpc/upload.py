@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 from psgd.core.layout import Span
 from psgd.core.messages import Push
+from psgd.core.spans import without
 from psgd.transport.base import Deliver, PushId
 from psgd.transport.rpc.call import Call
 from psgd.transport.rpc.frames import at_frame, begin_frame, data_frames, request_frame
@@ -77,24 +78,17 @@ class RpcUpload:
     def frames(self) -> Iterator[bytes]:
         """What the stream sends; without a final message it has no effect."""
         yield begin_frame(self._payload.nbytes, self._push)
-        left = [Span(0, self._payload.nbytes)]
+        sent: list[Span] = []
         while (piece := self._pieces.get()) is not None:
             if isinstance(piece, Call):
-                for gap in left:
+                for gap in without(Span(0, self._payload.nbytes), sent):
                     yield from self._frames_of(gap)
                 yield request_frame(piece.message)
                 return
-            left = [rest for gap in left for rest in _without(gap, piece)]
+            sent.append(piece)
             yield from self._frames_of(piece)
 
     def _frames_of(self, span: Span) -> Iterator[bytes]:
         if span.bytes:
             yield at_frame(span.start)
             yield from data_frames(self._payload[span.start : span.stop])
-
-
-def _without(span: Span, taken: Span) -> Iterator[Span]:
-    """What is left of a span."""
-    for rest in (Span(span.start, min(taken.start, span.stop)), Span(max(taken.stop, span.start), span.stop)):
-        if rest.bytes > 0:
-            yield rest

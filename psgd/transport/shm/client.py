@@ -14,7 +14,7 @@ from psgd.core.messages import Load, Pull, Push, Read, Refused, Reply, Request
 from psgd.errors import LostError, PeerError, ResourceError
 from psgd.transport import wire
 from psgd.transport.base import Deliver, PushId, Upload
-from psgd.transport.generated.psgd.v1 import doorbell_pb2, shard_pb2
+from psgd.transport.generated.psgd.v1 import doorbell_pb2
 from psgd.transport.payload import as_bytes, copy, scatter, total_bytes, wrong_size
 from psgd.transport.rpc.auth import JobKey
 from psgd.transport.shm.greeting import enter
@@ -51,14 +51,17 @@ class ShmUpload:
         self._connection = connection
         self._push = push
         self._payload = payload
+        self._told = False
 
     def ready(self, span: Span) -> None:
         """The shard may read these bytes."""
+        self._told = True
         self._connection.tell_ready(self._push, self._payload, span)
 
     def withdraw(self) -> None:
-        """What the shard has made of them does not count."""
-        self._connection.tell_ready(self._push, self._payload, None)
+        """What the shard has made of them does not count; it has made nothing of what it was not told."""
+        if self._told:
+            self._connection.tell_ready(self._push, self._payload, None)
 
     def finish(self, push: Push, deliver: Deliver, into: Sequence[memoryview] = ()) -> None:
         """Push."""
@@ -155,7 +158,7 @@ class ShmConnection:
     def tell_ready(self, push: PushId, payload: memoryview, ready: Span | None) -> None:
         """Tell the shard about bytes of a push to come, see `psgd.transport.base.Endpoint`; only a hint."""
         message = doorbell_pb2.Ready(
-            push=shard_pb2.PushId(slot=push.slot, incarnation=push.incarnation, step=push.step),
+            push=wire.push_id_message(push),
             start=0 if ready is None else ready.start,
             stop=0 if ready is None else ready.stop,
         )

@@ -13,7 +13,7 @@ from psgd.core.layout import Span
 from psgd.core.messages import Refused, Reply
 from psgd.errors import PeerError
 from psgd.transport import wire
-from psgd.transport.base import Endpoint
+from psgd.transport.base import Endpoint, nobody_waits
 from psgd.transport.generated.psgd.v1 import doorbell_pb2
 from psgd.transport.payload import as_bytes, expected_bytes, land, wrong_size
 from psgd.transport.rpc.auth import JobKey
@@ -169,7 +169,7 @@ class _Visit:
         match ring.WhichOneof("ring"):
             case "tell":
                 close_all(descriptors)
-                self._endpoint.submit(wire.peer_message_of(ring.tell), _nobody_waits)
+                self._endpoint.submit(wire.peer_message_of(ring.tell), nobody_waits)
             case "submit":
                 self._adopt(ring.submit.segments, descriptors)
                 self._submit(ring.submit)
@@ -182,19 +182,15 @@ class _Visit:
 
     def _prepare(self, ready: doorbell_pb2.Ready) -> None:
         push = wire.push_id_of(ready.push)
-        self._check_slot(push.slot)
+        wire.check_slot(push.slot, self._slots)
         payload = self._view(ready.payload)
         if payload.nbytes != self._endpoint.sizes.push or not ready.start <= ready.stop <= payload.nbytes:
             raise PeerError(f"bytes {ready.start} to {ready.stop} of {payload.nbytes} are none of a push")
         self._endpoint.prepare(push, payload, Span(ready.start, ready.stop) if ready.stop else None)
 
-    def _check_slot(self, slot: int) -> None:
-        if slot >= self._slots:
-            raise PeerError(f"slot {slot} is none of this job, which has {self._slots}: 0 … {self._slots - 1}")
-
     def _submit(self, submit: doorbell_pb2.Submit) -> None:
         operation, request = wire.request_of(submit.request)
-        self._check_slot(getattr(request, "slot", 0))
+        wire.check_slot(getattr(request, "slot", 0), self._slots)
         payload = self._view(submit.payload) if submit.HasField("payload") else None
         into = None if submit.in_place else [self._view(region) for region in submit.into]
         once = [segment.id for segment in submit.segments if segment.once]
@@ -252,7 +248,3 @@ class _Visit:
                 self._socket.shutdown(socket.SHUT_RDWR)
         except OSError as error:
             _log.debug("a visitor of the doorbell has gone: %s", error)
-
-
-def _nobody_waits(reply: Reply, payload: memoryview | None) -> None:
-    """Messages among shards are answered by messages."""
