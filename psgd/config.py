@@ -21,6 +21,8 @@ DataFactory = Callable[[], "Dataset[Any]"]
 Precision = Literal["fp32", "bf16"]
 Plane = Literal["auto", "shm", "rpc", "memory"]
 PLANES: tuple[Plane, ...] = get_args(Plane)
+ShardDevice = Literal["cpu", "cuda"]
+SHARD_DEVICES: tuple[ShardDevice, ...] = get_args(ShardDevice)
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +106,7 @@ class Placement:
         cpus_per_worker: CPUs that Ray reserves for a worker.
         gpus_per_worker: GPUs that Ray reserves for a worker; 0 keeps it on the CPU.
         cpus_per_shard: CPUs that Ray reserves for a shard.
+        gpus_per_shard: GPUs that Ray reserves for a shard whose weights live on one; 0 keeps them on the CPU.
         strategy: of the workers' placement group: PACK on few nodes, or SPREAD over many. Shards always spread.
         max_failures: how often workers may be replaced before the run gives up; -1: without end.
     """
@@ -111,13 +114,16 @@ class Placement:
     cpus_per_worker: float = 1.0
     gpus_per_worker: float = 0.0
     cpus_per_shard: float = 1.0
+    gpus_per_shard: float = 0.0
     strategy: Literal["PACK", "SPREAD", "STRICT_PACK", "STRICT_SPREAD"] = "PACK"
     max_failures: int = 3
 
     def __post_init__(self) -> None:
-        for name in ("cpus_per_worker", "gpus_per_worker", "cpus_per_shard"):
+        for name in ("cpus_per_worker", "gpus_per_worker", "cpus_per_shard", "gpus_per_shard"):
             if getattr(self, name) < 0:
                 raise ConfigurationError(f"{name} must be >= 0, got {getattr(self, name)}")
+        if self.gpus_per_shard > 1:
+            raise ConfigurationError(f"gpus_per_shard must be <= 1, as a shard uses one, got {self.gpus_per_shard}")
         if self.strategy not in ("PACK", "SPREAD", "STRICT_PACK", "STRICT_SPREAD"):
             raise ConfigurationError(f"strategy must be PACK or SPREAD, got {self.strategy}")
         if self.max_failures < -1:
@@ -138,6 +144,7 @@ class Job:
         own_loop: replaces the built-in loop.
         plane: how tensors travel; ``auto``: shared memory within a host, rpc between hosts.
         wire: how they are written there, see `psgd.transport.compression.parse_wire`.
+        shard_device: where shards keep weights and optimizer state, and update them; planes go on serving host memory.
     """
 
     rules: Rules
@@ -153,6 +160,7 @@ class Job:
     own_loop: OwnLoop | None = None
     plane: Plane = "auto"
     wire: str = "float32"
+    shard_device: ShardDevice = "cpu"
 
     def __post_init__(self) -> None:
         if self.workers < 1:

@@ -25,7 +25,7 @@ from psgd.coordinator.coordinator import (
 from psgd.coordinator.outcome import Outcome, read_outcome
 from psgd.core.ids import LEAD, Boundary, Shard, Step
 from psgd.core.messages import Settle
-from psgd.errors import ConfigurationError, InternalError, ResourceError
+from psgd.errors import ConfigurationError, InternalError
 from psgd.runlog import Record, Timed
 from psgd.shard.shard import ParameterShard
 from psgd.shard.state import ShardState
@@ -35,7 +35,7 @@ from psgd.transport.flat import allocate, pack
 from psgd.transport.memory import MemoryConnection, MemoryPeerLink
 from psgd.transport.state import ask, load_state
 from psgd.transport.wire_format import WireFormat
-from psgd.worker.build import build_worker
+from psgd.worker.build import build_worker, device_for
 from psgd.worker.evaluator import Evaluator
 from psgd.worker.loop import Worker
 
@@ -54,12 +54,11 @@ def run(
 
     Raises:
         ConfigurationError: if the job has an own loop, which would block the thread that all parties share.
-        ResourceError: if there is no GPU to use.
+        ResourceError: if there is no GPU for workers or shards that are to use one.
     """
     if job.own_loop is not None:
         raise ConfigurationError("plane memory runs the built-in loop only: give train_loop another plane")
-    if job.training.use_gpu and not torch.cuda.is_available():
-        raise ResourceError("use_gpu needs a GPU, this machine has none that torch can use: leave use_gpu off")
+    device_for(job.training.use_gpu)  # or refuse
     with _threads(job.training.threads):
         return _Process(job, initial, stopping, observe).run()
 

@@ -11,6 +11,7 @@ from torch import nn
 
 from psgd.config import (
     PLANES,
+    SHARD_DEVICES,
     DataFactory,
     Job,
     Loss,
@@ -21,6 +22,7 @@ from psgd.config import (
     Plane,
     Precision,
     ScheduleFactory,
+    ShardDevice,
     Straggler,
     Training,
 )
@@ -63,7 +65,19 @@ from psgd.transport.flat import layout_of, tensors_of
 
 log = logging.getLogger("psgd")
 
-BUILT_IN_LOOP_ONLY = ("train_data", "epochs", "steps", "evaluate_every", "accumulate", "precision", "stragglers")
+GPUS_PER_SHARD = 0.25
+"""What a shard on a GPU reserves where nothing is said: it is idle while workers compute, so they may share it."""
+
+BUILT_IN_LOOP_ONLY = (
+    "train_data",
+    "epochs",
+    "steps",
+    "evaluate_every",
+    "accumulate",
+    "precision",
+    "overlap",
+    "stragglers",
+)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -93,6 +107,7 @@ class Trainer:
         accumulate: micro-batches that a batch is computed in, to save memory.
         precision: of forward and backward, ``fp32`` or ``bf16``; weights stay float32.
         threads: torch threads a process; bits may depend on it.
+        overlap: gradients leave while backward computes the rest of them, or all at its end; the bits are the same.
         stragglers: slots slowed on purpose.
         train_loop: a loop of your own, run once a worker, instead of the built-in one; called with
             ``train_loop_config`` if it takes an argument. The shards still need ``model`` and ``optimizer``.
@@ -105,6 +120,8 @@ class Trainer:
         wire: how gradients are written there: ``float32``, as they are; ``bfloat16`` or ``float16``, weights, too; or,
             gradients alone, ``int8`` (by block), ``topk:0.01`` (the largest hundredth) or ``onebit``, these two with
             error feedback. Everything but float32 changes the result. On the shards all is float32.
+        shard_device: where shards keep weights and optimizer state, ``cpu`` or ``cuda``; on a GPU, each also has room
+            for one gradient of every slot, and reserves ``gpus_per_shard`` of ``placement``, a quarter if that is 0.
         placement: what each process reserves and where it goes. Or give Ray Train's ``scaling_config``.
         scaling_config: Ray Train's, for ``workers`` and ``placement``.
         run_config: Ray Train's, for ``out`` and the failures that the run survives.
@@ -146,6 +163,7 @@ class Trainer:
     accumulate: int = 1
     precision: Precision = "fp32"
     threads: int = 1
+    overlap: bool = True
     stragglers: Sequence[Straggler] = ()
     train_loop: Callable[..., None] | None = None
     train_loop_config: dict[str, Any] | None = None
@@ -154,6 +172,7 @@ class Trainer:
     layout: LayoutChoice = "auto"
     plane: Plane = "auto"
     wire: str = "float32"
+    shard_device: ShardDevice = "cpu"
     placement: Placement | None = None
     scaling_config: Any = None
     run_config: Any = None
@@ -185,6 +204,10 @@ class Trainer:
         if self.plane not in PLANES:
             raise ConfigurationError(f"plane must be one of {', '.join(PLANES)}, got {self.plane!r}")
         parse_wire(self.wire)
+        if self.shard_device not in SHARD_DEVICES:
+            raise ConfigurationError(
+                f"shard_device must be one of {', '.join(SHARD_DEVICES)}, got {self.shard_device!r}"
+            )
         if self.run_config is not None and self.out != "auto":
             raise ConfigurationError(f"out must be left out beside run_config, got {self.out}")
         self._check_length()
@@ -257,6 +280,7 @@ class Trainer:
             own_loop=None if self.train_loop is None else OwnLoop(self.train_loop, self.train_loop_config),
             plane=self.plane,
             wire=self.wire,
+            shard_device=self.shard_device,
         )
         return Plan(
             job=job,
@@ -307,10 +331,19 @@ class Trainer:
         workers = 1 if workers is None else workers
         if workers < 1:  # said before slots, which follow from it, are refused
             raise ConfigurationError(f"workers must be >= 1, got {workers}")
-        placement = placement or Placement()
+        placement = self._reserve_for_shards(placement or Placement())
         if self.run_config is not None:
             placement = replace(placement, max_failures=read_run(self.run_config).max_failures)
         return workers, placement
+
+    def _reserve_for_shards(self, placement: Placement) -> Placement:
+        """The placement, with a share of a GPU for each shard if they are to be on one."""
+        if self.shard_device == "cpu" and placement.gpus_per_shard > 0:
+            raise ConfigurationError(
+                f"gpus_per_shard must be 0 with shard_device cpu, got {placement.gpus_per_shard}; try shard_device cuda"
+            )
+        reserved = placement.gpus_per_shard > 0 or self.shard_device == "cpu"
+        return placement if reserved else replace(placement, gpus_per_shard=GPUS_PER_SHARD)
 
     def _rules(self, workers: int, steps: int | None, evaluate_every: int | None) -> Rules:
         slots = workers if self.slots is None else self.slots
@@ -324,6 +357,7 @@ class Trainer:
             accumulate=self.accumulate,
             precision=self.precision,
             threads=self.threads,
+            overlap=self.overlap,
             use_gpu=placement.gpus_per_worker > 0,
             stragglers=tuple(self.stragglers),
         )

@@ -12,7 +12,7 @@ import torch
 
 SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 SHARED_MEMORY = Path("/dev/shm")
-SESSION_VARIABLE = "PSGD_TEST_SESSION"
+SESSION_VARIABLE = "TEST_SESSION_OF_PSGD"
 GOODBYE_S = 60.0  # Ray's own agents outlive a killed driver by some 40 s
 
 # "ci" finds the same examples on every machine and every run; `--hypothesis-profile=thorough` searches on.

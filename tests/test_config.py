@@ -64,6 +64,8 @@ def test_training_names_field_rule_and_value(change: dict[str, Any], message: st
         ({"cpus_per_worker": -1}, "cpus_per_worker must be >= 0, got -1"),
         ({"gpus_per_worker": -1}, "gpus_per_worker must be >= 0, got -1"),
         ({"cpus_per_shard": -0.5}, "cpus_per_shard must be >= 0, got -0.5"),
+        ({"gpus_per_shard": -0.5}, "gpus_per_shard must be >= 0, got -0.5"),
+        ({"gpus_per_shard": 1.5}, "gpus_per_shard must be <= 1, as a shard uses one, got 1.5"),
         ({"strategy": "NEAR"}, "strategy must be PACK or SPREAD, got NEAR"),
         ({"max_failures": -2}, "max_failures must be >= -1, got -2"),
     ],

@@ -225,6 +225,25 @@ def test_whatever_an_own_loop_does_to_gradients_overlap_changes_no_bit(plane: Pl
         assert weights != own_weights("memory", False, nothing)
 
 
+def clip_data(model: nn.Module, inputs: Tensor, targets: Tensor) -> None:
+    for parameter in model.parameters():
+        assert parameter.grad is not None
+        parameter.grad.data.clamp_(-0.01, 0.01)
+
+
+def clip_noticed(model: nn.Module, inputs: Tensor, targets: Tensor) -> None:
+    for parameter in model.parameters():
+        assert parameter.grad is not None
+        parameter.grad.clamp_(-0.01, 0.01)
+
+
+@planes
+def test_without_overlap_what_is_written_through_data_counts_and_with_it_torch_has_to_be_told(plane: Plane) -> None:
+    weights = own_weights("memory", False, clip_noticed)
+    assert own_weights(plane, False, clip_data) == weights
+    assert own_weights(plane, True, clip_noticed) == weights != own_weights(plane, True, nothing)
+
+
 def test_with_backups_overlap_has_the_bits_of_the_slots_that_were_accepted() -> None:
     """Nobody knows before which slots these are, so nothing is averaged early."""
     job = overlapping(make_job(MLP, Sync(backups=1), workers=2, shards=2), "shm")

@@ -22,6 +22,7 @@ from psgd.runlog import Evaluation, Footer, Header, Iteration, Record, read
 from psgd.trainer import Trainer
 from psgd.training.callbacks import Callback, EarlyStopping
 from psgd.transport.flat import sha256
+from psgd.worker.outgoing import Outgoing
 from tests.jobs import CLASSES, CNN, MLP, SGD, SHAPE
 from tests.records import ITERATION
 
@@ -215,6 +216,25 @@ def test_early_stopping_ends_the_run_at_the_following_evaluation() -> None:
     assert result.figures["stopped_early"].startswith("test_accuracy has not improved")
 
 
+@pytest.mark.parametrize("wire", ["float32", "bfloat16", "onebit"])
+def test_gradients_leave_during_backward_unless_told_otherwise_and_the_bits_are_the_same(
+    wire: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    left: list[str] = []
+    leave = Outgoing.leave
+
+    def note(self: Outgoing, name: str) -> None:
+        left.append(name)
+        leave(self, name)
+
+    monkeypatch.setattr(Outgoing, "leave", note)
+    begun = make(wire=wire).fit().figures["weights_sha256"]
+    assert len(left) == 8 * 2 * len(MLP().state_dict())  # steps, slots, parameters
+    left.clear()
+    assert make(wire=wire, overlap=False).fit().figures["weights_sha256"] == begun
+    assert left == []
+
+
 # ------------------------------------------------------------------ the plan
 
 
@@ -251,6 +271,7 @@ def test_everything_reaches_the_job() -> None:
         accumulate=2,
         precision="bf16",
         threads=2,
+        overlap=False,
         seed=5,
         layout="whole",
         stragglers=stragglers,
@@ -262,6 +283,7 @@ def test_everything_reaches_the_job() -> None:
     assert (job.schedule, job.whole, job.own_loop) == (schedule, True, None)
     assert (training.accumulate, training.precision, training.threads, training.seed) == (2, "bf16", 2, 5)
     assert (training.use_gpu, training.stragglers) == (True, tuple(stragglers))
+    assert (training.overlap, plan.settings["overlap"]) == (False, False)
     assert plan.stopping == EarlyStopping(patience=2)
     assert plan.placement == Placement(gpus_per_worker=1)
     json.dumps(plan.settings)
@@ -356,6 +378,10 @@ def test_progress_goes_to_stderr(capsys: pytest.CaptureFixture[str]) -> None:
             "epochs must be left out with a train_loop, which does that itself",
         ),
         (
+            {"train_loop": own_loop, "train_data": None, "epochs": None, "overlap": False},
+            "overlap must be left out with a train_loop, which does that itself",
+        ),
+        (
             {"train_loop": own_loop, "train_data": None, "epochs": None, "slots": 4},
             "an own loop runs one slot a worker: slots must be 2, got 4",
         ),
@@ -402,3 +428,40 @@ def test_every_public_name_is_there() -> None:
 
 def test_a_trainer_can_be_changed_into_another() -> None:
     assert replace(make(), seed=3).plan().job.training.seed == 3
+
+
+# ------------------------------------------------------------------ shards on a GPU
+
+
+def test_shards_are_on_the_cpu_unless_told_otherwise() -> None:
+    plan = make().plan()
+    assert (plan.job.shard_device, plan.placement.gpus_per_shard) == ("cpu", 0.0)
+    assert plan.settings["shard_device"] == "cpu"
+
+
+@pytest.mark.parametrize(("given", "reserved"), [(0.0, 0.25), (0.5, 0.5), (1.0, 1.0)])
+def test_a_shard_on_a_gpu_reserves_a_share_of_it(given: float, reserved: float) -> None:
+    plan = make(shard_device="cuda", placement=Placement(gpus_per_shard=given)).plan()
+    assert (plan.job.shard_device, plan.placement.gpus_per_shard) == ("cuda", reserved)
+
+
+def test_a_share_that_no_shard_would_use_is_refused() -> None:
+    with pytest.raises(ConfigurationError, match=r"^gpus_per_shard must be 0 with shard_device cpu, got 0\.5; "):
+        make(placement=Placement(gpus_per_shard=0.5))
+
+
+def test_shards_are_on_a_device_that_psgd_knows() -> None:
+    with pytest.raises(ConfigurationError, match=r"^shard_device must be one of cpu, cuda, got 'tpu'$"):
+        make(shard_device="tpu")
+
+
+@pytest.mark.parametrize("plane", ["memory", "auto"])
+def test_without_a_gpu_shards_on_one_are_refused_before_anything_starts(
+    plane: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    remedy = "or use shard_device cpu$" if plane == "memory" else "this machine .* has 0: .* shard_device cpu$"
+    with pytest.raises(ResourceError, match=remedy):
+        make(shard_device="cuda", plane=plane).fit()

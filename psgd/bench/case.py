@@ -8,6 +8,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from psgd.config import ShardDevice
+
 ITEM_BYTES = 4
 """Of float32, in which everything is computed."""
 
@@ -23,6 +25,8 @@ class StepCase:
         shards: of psgd; its peers have one server, or none.
         warmup: steps before the measured ones.
         steps: that are measured.
+        use_gpu: workers compute on GPUs, psgd's and those of the floor.
+        shard_device: where psgd's shards update, and the floor.
         trainer_options: what psgd alone is told: keywords of `psgd.Trainer`.
     """
 
@@ -33,6 +37,8 @@ class StepCase:
     warmup: int
     steps: int
     mode: Literal["sync", "async"] = "sync"
+    use_gpu: bool = False
+    shard_device: ShardDevice = "cpu"
     trainer_options: Mapping[str, Any] = field(default_factory=dict)
 
     @property
@@ -40,9 +46,9 @@ class StepCase:
         """Of a gradient, and of the weights."""
         return self.params // self.tensors * self.tensors * ITEM_BYTES
 
-    def make_model(self) -> "InnerProducts":
+    def make_model(self, device: str = "cpu") -> "InnerProducts":
         """The synthetic model, the same in every process."""
-        return InnerProducts(self.params // self.tensors, self.tensors)
+        return InnerProducts(self.params // self.tensors, self.tensors, device)
 
 
 class InnerProducts(nn.Module):
@@ -53,16 +59,17 @@ class InnerProducts(nn.Module):
     Args:
         elements: of each parameter.
         count: of the parameters.
+        device: of all of them.
 
     Example:
         >>> InnerProducts(elements=3, count=2)().item()
         4.0
     """
 
-    def __init__(self, elements: int, count: int) -> None:
+    def __init__(self, elements: int, count: int, device: str = "cpu") -> None:
         super().__init__()
-        self.weights = nn.ParameterList(torch.linspace(-1, 1, elements) for _ in range(count))
-        self._constants = [torch.linspace(-1, 1, elements) for _ in range(count)]
+        self.weights = nn.ParameterList(torch.linspace(-1, 1, elements, device=device) for _ in range(count))
+        self._constants = [torch.linspace(-1, 1, elements, device=device) for _ in range(count)]
 
     def forward(self) -> Tensor:
         """The loss: ()."""

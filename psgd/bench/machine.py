@@ -5,6 +5,8 @@ import platform
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from psgd.runlog import versions
 
 
@@ -14,6 +16,7 @@ def facts() -> dict[str, Any]:
         "cpu": _cpu_model(),
         "cores": len(os.sched_getaffinity(0)),
         "memory_gb": round(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 1e9, 1),
+        "gpus": [torch.cuda.get_device_name(number) for number in range(torch.cuda.device_count())],
         "system": platform.platform(),
         **versions(),
     }

@@ -25,7 +25,8 @@ from psgd.core.messages import Done, Pull, Pulled, Push, Receipt, Refused, Reply
 from psgd.errors import LostError
 from psgd.transport.base import Connection, Deliver, PushId, Sizes
 from psgd.transport.flat import view_bytes
-from psgd.transport.rpc import JobKey, RpcConnection, RpcServer
+from psgd.transport.key import JobKey
+from psgd.transport.rpc import RpcConnection, RpcServer
 from psgd.transport.shm import SegmentPool, ShmConnection, ShmServer
 
 MB = 10**6

@@ -12,6 +12,9 @@ from psgd.bench.machine import facts
 from psgd.bench.peers import PEERS, floor, raw_grpc, trainer
 from psgd.bench.times import StepTimes, ratio, spread
 
+UNCOMPRESSED = "float32"
+"""The wire on which a gradient travels as it is."""
+
 
 def compare(case: StepCase, peers: Sequence[str], rounds: int, tell: Callable[[str], None]) -> dict[str, Any]:
     """Measure everybody once a round, so that what disturbs the machine disturbs all alike.
@@ -42,6 +45,9 @@ def _measures(case: StepCase, peers: Sequence[str], tell: Callable[[str], None])
     measures = {"psgd": partial(trainer.run, synchronous)}
     if case.mode == "async":
         measures["psgd_async"] = partial(trainer.run, case)
+    if case.trainer_options.get("wire", UNCOMPRESSED) != UNCOMPRESSED:
+        plain = {**case.trainer_options, "wire": UNCOMPRESSED}
+        measures["psgd_float32"] = partial(trainer.run, replace(synchronous, trainer_options=plain))
     measures["floor"] = partial(floor.run, synchronous)
     if case.trainer_options.get("plane") == "rpc":
         measures["raw"] = partial(raw_grpc.run, synchronous)
@@ -62,6 +68,7 @@ def summarize(case: StepCase, measured: dict[str, list[StepTimes]]) -> dict[str,
     """
     medians = {name: statistics.median(times.median_ms for times in rounds) for name, rounds in measured.items()}
     ours, floor_ms, raw_ms = medians["psgd"], medians.get("floor"), medians.get("raw")
+    plain_ms = medians.get("psgd_float32")
     least = None if raw_ms is None or floor_ms is None else raw_ms + floor_ms
     pushes = [times.ms_per_push for times in measured.get("psgd_async", [])]
     per_push = statistics.median(pushes) if pushes else None
@@ -71,13 +78,17 @@ def summarize(case: StepCase, measured: dict[str, list[StepTimes]]) -> dict[str,
         "workers": case.workers,
         "shards": case.shards,
         "mode": case.mode,
+        "use_gpu": case.use_gpu,
+        "shard_device": case.shard_device,
         **case.trainer_options,
         "psgd_ms": ours,
         "psgd_ms_per_push": per_push,
+        "psgd_float32_ms": plain_ms,
         "floor_ms": floor_ms,
         "raw_ms": raw_ms,
         **{f"{name}_ms": medians.get(name) for name in PEERS},
         "ratio_push": ratio(per_push, ours),
+        "ratio_float32": ratio(ours, plain_ms),
         "ratio_floor": ratio(ours, floor_ms),
         "ratio_raw": ratio(ours, least),
         **{f"ratio_{name}": ratio(ours, medians.get(name)) for name in PEERS},

@@ -47,6 +47,8 @@ def _step_case(config: StepConfig) -> StepCase:
         warmup=config.warmup,
         steps=steps_for(config.steps, config.params),
         mode=config.mode,
+        use_gpu=config.use_gpu,
+        shard_device=config.shard_device,
         trainer_options=config.trainer_options,
     )
 

@@ -33,6 +33,8 @@ class StepConfig:
     )
     plane: Literal["auto", "shm", "rpc"] = option("auto", "Processes", PLANE)
     wire: str = option("float32", "Processes", WIRE)
+    use_gpu: bool = option(False, "Processes", "workers compute on GPUs, which they share if there are fewer")
+    shard_device: Literal["cpu", "cuda"] = option("cpu", "Processes", "where psgd's shards update")
     peers: tuple[str, ...] | None = option(
         tuple(PEERS), "Processes", f"whom to measure beside psgd: of {', '.join(PEERS)}, or none", "NAME,..."
     )
@@ -51,6 +53,8 @@ class StepConfig:
         for name in self.peers or ():
             if name not in PEERS:
                 raise ConfigurationError(f"peers must be of {', '.join(PEERS)}, or none, got {name!r}")
+        if self.use_gpu and self.peers:
+            raise ConfigurationError(f"peers compute on the CPU: they must be none with use_gpu, got {self.peers[0]}")
 
     @property
     def trainer_options(self) -> dict[str, Any]:

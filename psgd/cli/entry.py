@@ -90,8 +90,16 @@ def main(argv: Sequence[str] | None = None, environment: Mapping[str, str] = os.
 
 def _run(argv: Sequence[str], environment: Mapping[str, str]) -> None:
     prog, command, rest = _choose("psgd", COMMANDS, argv)
-    config = parse(command.config, prog, rest, environment)
+    config = parse(command.config, prog, rest, environment, [each.config for each in _all_of(COMMANDS)])
     importlib.import_module(command.module).run(config)
+
+
+def _all_of(commands: Mapping[str, Command | Group]) -> list[Command]:
+    return [
+        each
+        for command in commands.values()
+        for each in (_all_of(command.commands) if isinstance(command, Group) else [command])
+    ]
 
 
 def _choose(

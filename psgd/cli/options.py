@@ -25,6 +25,8 @@ Config = TypeVar("Config")
 PREFIX = "PSGD_"
 COMMA = re.compile(r",(?![^\[(]*[\])])")
 """Commas outside brackets: ``betas=[0.9,0.99],eps=1e-8`` are two arguments."""
+SERVICE = re.compile(rf"{PREFIX}(\w+_)?(SERVICE_HOST|SERVICE_PORT|PORT)(_\w+)?")
+"""What Kubernetes sets in every pod for a service whose name begins with psgd; no option's variable looks like it."""
 
 
 WORDS = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
@@ -63,12 +65,19 @@ def about(group: str, help: str, metavar: str | None = None) -> dict[str, Any]:
     return {"group": group, "help": help, "metavar": metavar}
 
 
-def parse(kind: type[Config], prog: str, argv: Sequence[str], environment: Mapping[str, str]) -> Config:
+def parse(
+    kind: type[Config],
+    prog: str,
+    argv: Sequence[str],
+    environment: Mapping[str, str],
+    beside: Sequence[type[Any]] = (),
+) -> Config:
     """Read a configuration from all its sources.
 
     Args:
         kind: a dataclass whose fields are made with `option`.
         prog: the command, for messages.
+        beside: what else the environment may configure: other commands.
 
     Raises:
         ConfigurationError: if an option is unknown, or a value is not of its type or refused by the dataclass.
@@ -76,6 +85,7 @@ def parse(kind: type[Config], prog: str, argv: Sequence[str], environment: Mappi
     """
     parser = _parser(kind, prog)
     given = vars(parser.parse_args(argv))
+    _check_variables(environment, (kind, *beside), prog)
     print_config, file = given.pop("print_config", False), given.pop("config", environment.get(f"{PREFIX}CONFIG"))
     values: dict[str, Any] = {} if file is None else _read_yaml(kind, Path(file))
     hints = typing.get_type_hints(kind)
@@ -115,7 +125,8 @@ def _argument(field: "dataclasses.Field[Any]", hint: Any) -> dict[str, Any]:
     """What argparse wants to know about an option."""
     text = field.metadata["help"]
     if hint is bool:
-        return {"action": argparse.BooleanOptionalAction, "help": text}
+        on = " (default: on)" if field.default else ""
+        return {"action": argparse.BooleanOptionalAction, "help": f"{text}{on}"}
     if field.default not in (None, (), dataclasses.MISSING):
         default = ",".join(field.default) if isinstance(field.default, tuple) else field.default
         text += f" (default: {default})"
@@ -131,6 +142,17 @@ def _metavar(hint: Any) -> str:
     if typing.get_origin(hint) is Literal:
         return "|".join(typing.get_args(hint))
     return {int: "N", float: "X"}.get(_required(hint), "NAME")
+
+
+def _check_variables(environment: Mapping[str, str], kinds: Sequence[type[Any]], prog: str) -> None:
+    """Refuse a variable that looks like an option's, and is none's."""
+    words = ["CONFIG", *(field.name.upper() for kind in kinds for field in _options(kind))]
+    for variable in environment:
+        word = variable.removeprefix(PREFIX)
+        stray = word != variable and word not in words and not SERVICE.fullmatch(variable)
+        if stray and environment[variable]:
+            hint = _hint(word.upper(), words, PREFIX)
+            raise ConfigurationError(f"{variable} in the environment is no option's{hint}; see {prog} --help")
 
 
 def _read_yaml(kind: type[Any], path: Path) -> dict[str, Any]:
@@ -256,9 +278,10 @@ def _flag(name: str) -> str:
     return "--" + name.replace("_", "-")
 
 
-def _hint(word: str, known: Sequence[str]) -> str:
+def _hint(word: str, known: Sequence[str], prefix: str = "") -> str:
+    """What may have been meant; ``prefix`` stands before all of them, so that it does not make them alike."""
     close = difflib.get_close_matches(word, known, n=1)
-    return f"; did you mean {close[0]}?" if close else ""
+    return f"; did you mean {prefix}{close[0]}?" if close else ""
 
 
 def _plain(config: Any) -> dict[str, Any]:

@@ -37,6 +37,7 @@ class TrainConfig:
     slots: int | None = option(None, "Processes", "units of data parallelism, fixed for a run (default: one a worker)")
     shards: int = option(2, "Processes", "processes that hold the weights and update them")
     threads: int = option(1, "Processes", "torch threads a process; bits may depend on it")
+    overlap: bool = option(True, "Processes", "gradients leave while backward computes the rest; same bits either way")
     plane: Literal["auto", "shm", "rpc", "memory"] = option(
         "auto", "Processes", "how tensors travel; auto: shm within a host, rpc between; memory: one process, no Ray"
     )
@@ -44,6 +45,12 @@ class TrainConfig:
         "float32", "Processes", "how gradients are written there: float32, bfloat16, float16, int8, topk:0.01 or onebit"
     )
     use_gpu: bool = option(False, "Processes", "give each worker a GPU")
+    shard_device: Literal["cpu", "cuda"] = option(
+        "cpu", "Processes", "where shards keep weights and optimizer state; cuda: also a gradient of every slot"
+    )
+    gpus_per_shard: float | None = option(
+        None, "Processes", "with --shard-device cuda: share of a GPU that Ray reserves for a shard (default: 0.25)"
+    )
     cpus_per_worker: float = option(1.0, "Processes", "CPUs that Ray reserves for a worker")
     placement: Literal["pack", "spread"] = option("pack", "Processes", "workers on few nodes, or over many")
 

@@ -2,7 +2,8 @@
 
 import secrets
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -35,14 +36,17 @@ from psgd.core.ids import LEAD, Boundary
 from psgd.core.messages import Announce, Done, Settle
 from psgd.errors import InternalError, LostError
 from psgd.runlog import Notice, Record
+from psgd.transport.base import Connection
 from psgd.transport.flat import pack
-from psgd.transport.planes import connect_by_rpc
-from psgd.transport.rpc import JobKey, RpcConnection
+from psgd.transport.key import JobKey
+from psgd.transport.planes import connect
 from psgd.transport.state import ask, load_state
 from psgd.worker.evaluator import Evaluated
 
 LEASE_S = 30.0
 COLLECT_S = 0.2
+DEATH_SEEN_WITHIN_S = 2.0
+"""Whoever asks a shard hears at once that it is gone; Ray, which knows why, takes a moment."""
 
 
 def run(
@@ -85,8 +89,9 @@ class _Driver:
         self._fleet = fleet
         self._key = key
         self._observe = observe
-        self._connections: list[RpcConnection] = []
+        self._connections: list[Connection] = []
         self._pending: dict[Reference, Callable[[Reference], None]] = {}
+        self._serving: dict[Reference, Callable[[Reference], None]] = {}
         self._clock_offsets: dict[int, float] = {}
         self._incarnations: dict[int, int] = {}
         self._began = time.perf_counter()
@@ -101,7 +106,7 @@ class _Driver:
         for k, address in enumerate(addresses):
             if address.notice is not None:
                 self._observe(Notice(0.0, f"shard {k}: {address.notice}"))
-        self._connections = connect_by_rpc(addresses, self._key)
+        self._connections = connect(addresses, self._job, self._key)
         try:
             self._watch_shards()
             self._load(initial)
@@ -121,16 +126,23 @@ class _Driver:
 
     def _watch_shards(self) -> None:
         for k, shard in enumerate(self._fleet.shards):
-            self._pending[shard.serve.remote()] = partial(self._shard_ended, k)
+            self._serving[shard.serve.remote()] = partial(self._shard_ended, k)
+        self._pending.update(self._serving)
+
+    @contextmanager
+    def _asking_shards(self) -> Iterator[None]:
+        """What a shard has died of is raised rather than that it does not answer."""
+        try:
+            yield
+        except LostError:
+            for reference in ray.wait(list(self._serving), num_returns=1, timeout=DEATH_SEEN_WITHIN_S)[0]:
+                self._serving[reference](reference)
+            raise
 
     def _load(self, initial: Mapping[str, torch.Tensor]) -> None:
         """Give the shards their first weights, from which they make their optimizers: the user's code may raise."""
-        try:
+        with self._asking_shards():
             load_state(self._connections, self._job.parts(), pack(initial, self._job.layout))
-        except LostError:
-            for reference in ray.wait(list(self._pending), num_returns=1, timeout=COLLECT_S)[0]:
-                self._pending.pop(reference)(reference)  # raises what the shard died of
-            raise
 
     def _watch_workers(self) -> None:
         self._collect()
@@ -196,9 +208,10 @@ class _Driver:
 
     def _settle(self, boundary: Boundary, stop: bool) -> None:
         """The lead holds everybody back until it hears of this, so it has to."""
-        reply = ask(self._connections[LEAD], Settle(boundary, stop)).result()
-        if not isinstance(reply, Done):
-            raise LostError(f"the lead does not take the verdict over boundary {boundary}: {reply}")
+        with self._asking_shards():
+            reply = ask(self._connections[LEAD], Settle(boundary, stop)).result()
+            if not isinstance(reply, Done):
+                raise LostError(f"the lead does not take the verdict over boundary {boundary}: {reply}")
 
     def _evaluate(self, boundary: Boundary) -> None:
         evaluator = self._fleet.evaluator
@@ -207,7 +220,8 @@ class _Driver:
         self._pending[evaluator.evaluate.remote(boundary)] = self._evaluated
 
     def _evaluated(self, reference: Reference) -> None:
-        done: Evaluated = fetch(reference)
+        with self._asking_shards():
+            done: Evaluated = fetch(reference)
         self._tell(SnapshotEvaluated(done.boundary, done.versions, done.metrics, done.seconds))
 
     def _replace(self, decision: ReplaceWorker) -> None:
@@ -239,4 +253,5 @@ class _Driver:
 
     def _outcome(self, seconds: float) -> Outcome:
         stopped_early: str | None = fetch(self._fleet.coordinator.stopped_early.remote())
-        return read_outcome(self._job, self._connections, seconds, stopped_early)
+        with self._asking_shards():
+            return read_outcome(self._job, self._connections, seconds, stopped_early)

@@ -18,8 +18,8 @@ from psgd.coordinator.coordinator import Coordinator, Event
 from psgd.core.ids import Shard
 from psgd.core.membership import Membership
 from psgd.errors import InternalError, LostError, ResourceError
+from psgd.transport.key import JobKey
 from psgd.transport.planes import ShardAddress
-from psgd.transport.rpc import JobKey
 
 STARTED_WITHIN_S = 300.0
 """An actor imports torch and builds the user's model, on a busy machine perhaps beside many others."""
@@ -63,7 +63,8 @@ class Fleet:
         job, placement = self._job, self._placement
         without_data = replace(job, data=None, evaluation_data=None)
         bundle = {"CPU": placement.cpus_per_worker, "GPU": placement.gpus_per_worker}
-        shards_group = self._reserve([{"CPU": placement.cpus_per_shard}] * job.rules.shards, "SPREAD", "shards")
+        for_shard = {"CPU": placement.cpus_per_shard, "GPU": placement.gpus_per_shard}
+        shards_group = self._reserve([for_shard] * job.rules.shards, "SPREAD", "shards")
         self._workers_group = self._reserve([bundle] * job.workers, placement.strategy, "workers")
         # Everybody reports to it, and one call at a time waits in `collect`.
         self.coordinator = self._start(CoordinatorHost, (coordinator,), self._on_this_node(), max_concurrency=8)
@@ -73,7 +74,14 @@ class Fleet:
             arguments = (without_data, Shard(k), self._key, self._listen_on, report)
             where = _bundle(shards_group, k)
             self.shards.append(
-                self._start(ShardHost, arguments, where, num_cpus=placement.cpus_per_shard, max_concurrency=2)
+                self._start(
+                    ShardHost,
+                    arguments,
+                    where,
+                    num_cpus=placement.cpus_per_shard,
+                    num_gpus=placement.gpus_per_shard,
+                    max_concurrency=2,
+                )
             )
         for number in range(job.workers):
             self._start_worker(number, coordinator.membership)

@@ -18,10 +18,10 @@ from psgd.shard.queue import ThreadedQueue
 from psgd.shard.shard import ParameterShard
 from psgd.shard.state import ShardState
 from psgd.transport.base import PeerLink
-from psgd.transport.planes import Peers, ShardAddress, ShardDoors, connect_by_rpc, reach
-from psgd.transport.rpc import JobKey
+from psgd.transport.key import JobKey
+from psgd.transport.planes import Peers, ShardAddress, ShardDoors, connect, reach
 from psgd.transport.wire_format import WireFormat
-from psgd.worker.build import build_worker
+from psgd.worker.build import build_worker, device_for
 from psgd.worker.evaluator import Evaluated, Evaluator
 from psgd.worker.session import Session, run_own_loop
 
@@ -118,7 +118,12 @@ class WorkerHost:
         self._ended = threading.Event()
 
     def open(self, addresses: Sequence[ShardAddress]) -> None:
-        """Attach to the shards; ``addresses`` are indexed by shard."""
+        """Attach to the shards; ``addresses`` are indexed by shard.
+
+        Raises:
+            ResourceError: if this process has no GPU, and should.
+        """
+        device_for(self._job.training.use_gpu)  # or refuse, before anything is computed
         slots = self._membership.slots_of(self._number)
         self._attachment, notices = reach(addresses, self._job, self._key, slots)
         for text in notices:
@@ -174,7 +179,7 @@ class EvaluatorHost:
     def open(self, addresses: Sequence[ShardAddress]) -> None:
         """Build the model, and connect to the shards; ``addresses`` are indexed by shard."""
         torch.set_num_threads(self._job.training.threads)
-        self._evaluator = Evaluator(self._job, connect_by_rpc(addresses, self._key))
+        self._evaluator = Evaluator(self._job, connect(addresses, self._job, self._key))
 
     def evaluate(self, boundary: Boundary) -> Evaluated:
         """Measure the boundary's snapshot."""

@@ -31,7 +31,7 @@ class Need:
     @property
     def gpus(self) -> float:
         """GPUs in all."""
-        return self.workers * self.placement.gpus_per_worker
+        return self.workers * self.placement.gpus_per_worker + self.shards * self.placement.gpus_per_shard
 
 
 def check(need: Need, free: Mapping[str, float], where: str) -> None:
@@ -47,10 +47,14 @@ def check(need: Need, free: Mapping[str, float], where: str) -> None:
     placement = need.placement
     have_cpus, have_gpus = free.get("CPU", 0.0), free.get("GPU", 0.0)
     if need.gpus > have_gpus:
-        raise ResourceError(
-            f"workers need {need.gpus:g} GPUs ({need.workers} × {placement.gpus_per_worker:g}), {where} has "
-            f"{have_gpus:g}: use fewer workers or leave use_gpu off"
+        parties = (
+            ("workers", need.workers, placement.gpus_per_worker, "use fewer workers or leave use_gpu off"),
+            ("shards", need.shards, placement.gpus_per_shard, "use fewer shards or shard_device cpu"),
         )
+        on_gpus = [party for party in parties if party[2] > 0]
+        wanted = " and ".join(f"{who} need {n * each:g} GPUs ({n} × {each:g})" for who, n, each, _ in on_gpus)
+        remedies = ", or ".join(remedy for *_, remedy in on_gpus)
+        raise ResourceError(f"{wanted}, {where} has {have_gpus:g}: {remedies}")
     if need.cpus > have_cpus:
         raise ResourceError(
             f"the run needs {need.cpus:g} CPUs ({need.workers} workers × {placement.cpus_per_worker:g} + "

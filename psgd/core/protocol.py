@@ -209,7 +209,7 @@ class ShardProtocol:
     # ------------------------------------------------------------------ shards
 
     def _from_peer(self, message: PeerMessage, now: float) -> list[Effect]:
-        if not isinstance(self._rule, Rounds):
+        if not isinstance(self._rule, Rounds) or not _is_among(message, self._rules):
             return []
         match message:
             case Held():
@@ -326,3 +326,16 @@ class ShardProtocol:
                 del self._asking[slot]
                 effects.append(Answer(key_of(ask), answer))
         return effects
+
+
+def _is_among(message: PeerMessage, rules: Rules) -> bool:
+    """Whether the job has the shard and the slots that a message names; whoever names others is none of its shards."""
+    match message:
+        case Held(shard, slot):
+            return shard < rules.shards and slot < rules.slots
+        case Commit(accepted=accepted):
+            return all(slot < rules.slots for slot in accepted)
+        case Confirm(shard):
+            return shard < rules.shards
+        case _:
+            assert_never(message)

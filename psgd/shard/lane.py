@@ -9,11 +9,9 @@ import torch
 from psgd.config import OptimizerFactory, ScheduleFactory
 from psgd.core.layout import Layout, Part, Role, Slice, Span
 from psgd.core.spans import without
+from psgd.shard.mean import Average
 from psgd.training.optimizers import use_fused
 from psgd.transport.flat import view
-
-CHUNK = 2**17
-"""Elements whose mean is taken at a time: all slots' and the sum stay in the core's cache."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +34,8 @@ class Lane:
         optimizer: called with (name, slice) pairs of the trainable slices.
         schedule: called with that optimizer.
         whole: slices are whole tensors and keep their shape; otherwise they are flat.
-        memory: (part.pushed.bytes,) uint8, for the weights.
+        memory: (part.pushed.bytes,) uint8, for the weights; gradients come on its device.
+        average: takes their mean.
     """
 
     def __init__(
@@ -47,10 +46,12 @@ class Lane:
         schedule: ScheduleFactory | None,
         whole: bool,
         memory: torch.Tensor,
+        average: Average,
     ) -> None:
         self._memory = memory
+        self._take_mean = average
         self._floating = min(max(layout.floating_bytes - part.pushed.start, 0), part.pushed.bytes)
-        self._mean = torch.empty(self._floating // 4, dtype=torch.float32)
+        self._mean = torch.empty(self._floating // 4, dtype=torch.float32, device=memory.device)
         self._prepared: list[Span] = []
         self._prepared_of: tuple[int, ...] = ()
         self._parameters: list[tuple[Slice, torch.nn.Parameter]] = []
@@ -159,20 +160,9 @@ class Lane:
         return self._mean
 
     def _average_over(self, gradients: Sequence[torch.Tensor], span: Span) -> None:
-        """Average some elements, a chunk at a time."""
-        count = len(gradients)
-        exact = count & (count - 1) == 0  # then 1/n is a power of two, and to multiply gives the bits of dividing
-        for start in range(span.start, span.stop, CHUNK):
-            stop = min(start + CHUNK, span.stop)
-            mean = self._mean[start:stop]
-            first, second, *others = (gradient[start:stop] for gradient in gradients)
-            torch.add(first, second, out=mean)
-            for other in others:
-                mean.add_(other)
-            if exact:
-                mean.mul_(1 / count)
-            else:
-                mean.div_(count)
+        """Average some elements."""
+        cut = slice(span.start, span.stop)
+        self._take_mean([gradient[cut] for gradient in gradients], self._mean[cut])
 
     def _step(self, tick: int) -> tuple[float, ...]:
         if self._optimizer is None:

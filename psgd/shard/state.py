@@ -11,6 +11,7 @@ from psgd.core.ids import Shard
 from psgd.core.layout import Layout, Part, Span
 from psgd.core.modes import Sync
 from psgd.shard.lane import Gradient, Lane
+from psgd.shard.workplace import InPlace, MakeWorkplace, workplace_on
 
 LANE_BYTES = 4 * 2**20
 MOST_LANES = 8
@@ -29,6 +30,7 @@ class ShardState:
         schedule: called with that optimizer.
         whole: slices are whole tensors and keep their shape; otherwise they are flat.
         memory: zeroed, (bytes of all lanes,) uint8: the pushed part, then the frozen one.
+        make_workplace: makes the place where the weights are updated.
     """
 
     def __init__(
@@ -39,14 +41,17 @@ class ShardState:
         schedule: ScheduleFactory | None,
         whole: bool,
         memory: torch.Tensor,
+        make_workplace: MakeWorkplace = InPlace,
     ) -> None:
         self.memory = memory
-        """The pushed part, then the frozen one."""
+        """The pushed part, then the frozen one, as planes serve them."""
         start = lanes[0].pushed.start
         self.pushed_bytes = lanes[-1].pushed.stop - start
         self._spans = [Span(lane.pushed.start - start, lane.pushed.stop - start) for lane in lanes]
+        self._workplace = make_workplace(memory, self.pushed_bytes)
+        here = self._workplace.memory
         self._lanes = [
-            Lane(layout, lane, optimizer, schedule, whole, _cut(memory, span))
+            Lane(layout, lane, optimizer, schedule, whole, _cut(here, span), self._workplace.average)
             for lane, span in zip(lanes, self._spans, strict=True)
         ]
         self._threads = ThreadPoolExecutor(len(lanes), "psgd-lane") if len(lanes) > 1 else None
@@ -58,13 +63,19 @@ class ShardState:
         Args:
             memory: zeroed, (part.bytes,) uint8.
             cores: of the host.
+
+        Raises:
+            ResourceError: if the job wants a device for it that this process has not.
         """
-        alone, several = (
-            cls(job.layout, job.lanes(shard, lanes), job.optimizer, job.schedule, job.whole, memory)
-            for lanes in (1, lanes_for(job, shard, cores))
-        )
-        if len(several._lanes) == 1:
+
+        def in_lanes(count: int) -> "ShardState":
+            lanes, place = job.lanes(shard, count), workplace_on(job.shard_device)
+            return cls(job.layout, lanes, job.optimizer, job.schedule, job.whole, memory, place)
+
+        alone, lanes = in_lanes(1), lanes_for(job, shard, cores)
+        if lanes == 1:
             return alone
+        several = in_lanes(lanes)
         # Lanes whose optimizers are made of other groups than the shard's would have no learning rates to show.
         groups = alone._lanes[0].groups()
         return several if all(lane.groups() in (0, groups) for lane in several._lanes) else alone
@@ -76,6 +87,7 @@ class ShardState:
             memory: as `memory` is.
         """
         self.memory.copy_(memory)
+        self._workplace.load()
         for lane in self._lanes:
             lane.begin()
 
@@ -86,14 +98,16 @@ class ShardState:
             gradients: (pushed_bytes,) uint8 each, in slot order.
             ready: bytes that are final in all of them.
         """
+        here = self._workplace.bring(gradients, ready)
         for lane, span in zip(self._lanes, self._spans, strict=True):
             start, stop = max(ready.start, span.start), min(ready.stop, span.stop)
             if start < stop:
-                share = [_cut(gradient, span) for gradient in gradients]
+                share = [_cut(gradient, span) for gradient in here]
                 lane.prepare(share, Span(start - span.start, stop - span.start))
 
     def forget(self) -> None:
         """What was prepared does not count."""
+        self._workplace.forget()
         for lane in self._lanes:
             lane.forget()
 
@@ -109,13 +123,19 @@ class ShardState:
         Returns:
             The learning rates used, one a parameter group; empty without trainable slices.
         """
+        everything = Span(0, self.pushed_bytes)
+        here = self._workplace.bring([gradient.memory for gradient in gradients], everything)
+        absent = [gradient.absent for gradient in gradients]
         shares = [
-            [Gradient(_cut(gradient.memory, span), gradient.absent) for gradient in gradients] for span in self._spans
+            [Gradient(_cut(memory, span), missing) for memory, missing in zip(here, absent, strict=True)]
+            for span in self._spans
         ]
         if self._threads is None:
             used = [lane.apply(share, tick) for lane, share in zip(self._lanes, shares, strict=True)]
         else:
             used = list(self._threads.map(partial(Lane.apply, tick=tick), self._lanes, shares))
+        self._workplace.publish()
+        self.forget()
         return next((lr for lr in used if lr), ())
 
 
@@ -123,9 +143,9 @@ def lanes_for(job: Job, shard: Shard, cores: int) -> int:
     """How many threads update a shard.
 
     In rounds the workers wait meanwhile, so the cores are free, and the shards of the host share them; on arrival the
-    workers go on computing. A lane below `LANE_BYTES` is not worth its thread.
+    workers go on computing. A lane below `LANE_BYTES` is not worth its thread. On a device one thread is enough.
     """
-    if not isinstance(job.rules.mode, Sync):
+    if job.shard_device != "cpu" or not isinstance(job.rules.mode, Sync):
         return 1
     size = job.parts()[shard].pushed.bytes
     return max(1, min(cores // job.rules.shards, size // LANE_BYTES, MOST_LANES))

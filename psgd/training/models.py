@@ -108,8 +108,8 @@ def check_model(model: object) -> None:
     """Refuse what a factory made if it can not be trained on shards.
 
     Raises:
-        ConfigurationError: it is no module, or has no parameter to train, or one that is not initialized or
-            not float32.
+        ConfigurationError: it is no module, or has no parameter to train, or one that is not initialized, not
+            float32, or of a layer that makes sparse gradients.
     """
     if not isinstance(model, nn.Module):
         raise ConfigurationError(f"model: the factory must return a torch.nn.Module, got {type(model).__name__}")
@@ -123,6 +123,13 @@ def check_model(model: object) -> None:
             raise ConfigurationError(
                 f"model: parameter {name} must be float32, got {parameter.dtype}; "
                 "call .float() in the factory, and use precision bf16 to compute in less"
+            )
+    for name, layer in model.named_modules():
+        if isinstance(layer, nn.Embedding | nn.EmbeddingBag) and layer.sparse and layer.weight.requires_grad:
+            parameter_name = f"{name}.weight" if name else "weight"
+            raise ConfigurationError(
+                f"model: parameter {parameter_name} has sparse gradients, but shards hold dense ones; "
+                "make its layer with sparse=False"
             )
     if not any(parameter.requires_grad for parameter in parameters.values()):
         kind = "none that requires a gradient" if parameters else "none"

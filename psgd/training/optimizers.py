@@ -110,19 +110,27 @@ def use_fused(optimizer: Optimizer) -> Form:
     Returns:
         The form in use; the slowest one where groups differ.
     """
-    return min((_use_fused(group) for group in optimizer.param_groups), key=FORMS.index)
+    return min((_use_fused(group, optimizer.state) for group in optimizer.param_groups), key=FORMS.index)
 
 
-def _use_fused(group: dict[str, Any]) -> Form:
+def _use_fused(group: dict[str, Any], state: Mapping[Tensor, Mapping[str, Any]]) -> Form:
     chosen = group.get("fused") is not None or group.get("foreach") is not None
     # Neither form can be differentiated through, and foreach takes no tensors for numbers.
     unfit = group.get("differentiable", False) or any(isinstance(option, Tensor) for option in group.values())
     if not chosen and not unfit:
-        if "fused" in group and all(parameter.is_floating_point() for parameter in group["params"]):
+        if "fused" in group and all(
+            _may_be_fused(parameter, state.get(parameter, {})) for parameter in group["params"]
+        ):
             group["fused"] = True
         elif "foreach" in group:
             group["foreach"] = True
     return "fused" if group.get("fused") else "foreach" if group.get("foreach") else "plain"
+
+
+def _may_be_fused(parameter: Tensor, state: Mapping[str, Any]) -> bool:
+    """Adagrad makes its state at once, and on a GPU such that only the other forms can go on with it."""
+    beside = all(value.device == parameter.device for value in state.values() if isinstance(value, Tensor))
+    return parameter.is_floating_point() and beside
 
 
 def is_elementwise(factory: OptimizerFactory, shapes: Mapping[str, Sequence[int]]) -> bool:

@@ -8,7 +8,7 @@ import torch
 from psgd.config import Job
 from psgd.core.ids import Slot
 from psgd.transport.base import Connection
-from psgd.transport.flat import allocate
+from psgd.transport.pinned import allocator
 from psgd.transport.wire_format import JobWire
 
 Allocate = Callable[[int], torch.Tensor]
@@ -52,20 +52,22 @@ def attach(
     job: Job,
     slots: Iterable[Slot],
     *,
-    allocate_shared: Allocate = allocate,
+    allocate_shared: Allocate | None = None,
     weights: torch.Tensor | None = None,
 ) -> Attachment:
     """An attachment over these connections.
 
     Args:
         slots: that the worker runs.
-        allocate_shared: gives memory that the connections carry without a copy, if they know such.
+        allocate_shared: gives memory that the connections carry without a copy; None: they know no such.
         weights: (layout.bytes,) uint8; None: to be allocated.
 
     Raises:
         ResourceError: as ``allocate_shared`` does.
     """
     wire = JobWire(job)
+    allocate = allocator(job.training.use_gpu)
+    allocate_shared = allocate_shared or allocate
     sent = {slot: allocate_shared(wire.pushes[-1].stop) for slot in slots}
     if wire.pull_is_identity:
         own = allocate_shared(job.layout.bytes) if weights is None else weights

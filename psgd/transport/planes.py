@@ -1,19 +1,21 @@
 """Which plane goes where: a shard opens its doors, a worker takes the best one that is open to it."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
 
-from psgd.config import Job
+from psgd.config import Job, Plane
 from psgd.core.ids import Slot
 from psgd.core.layout import Part
-from psgd.core.messages import PeerMessage
+from psgd.core.messages import Load, Loaded, PeerMessage, Reply, Request
 from psgd.errors import LostError, ResourceError
 from psgd.transport.attachment import Attachment, attach
-from psgd.transport.base import Connection, Endpoint
-from psgd.transport.flat import allocate
-from psgd.transport.rpc import JobKey, RpcConnection, RpcPeerLink, RpcServer
+from psgd.transport.base import Connection, Deliver, Endpoint, Sizes
+from psgd.transport.key import JobKey
+from psgd.transport.pinned import allocator
+from psgd.transport.rpc import RpcConnection, RpcPeerLink, RpcServer
 from psgd.transport.shm import Overlay, Segment, SegmentPool, ShmConnection, ShmPeer, ShmServer
 from psgd.transport.shm.segment import PAGE
 
@@ -52,8 +54,9 @@ class ShardDoors:
         self._weights: tuple[Segment, int] | None = None
         self._shm: ShmServer | None = None
         self._notice: str | None = None
+        self._for_gpu = job.shard_device != "cpu"
         shared = job.plane != "rpc" and _shows_weights(job)
-        self.memory = self._share(part) if shared else allocate(part.bytes)
+        self.memory = self._share(part) if shared else self._allocate(part)
         """(part.bytes,) uint8, for the shard's weights."""
 
     def _share(self, part: Part) -> torch.Tensor:
@@ -65,11 +68,16 @@ class ShardDoors:
             if self._job.plane == "shm":
                 raise
             self._notice = f"the shard is served by rpc alone: {error}"
-            return allocate(part.bytes)
+            return self._allocate(part)
         memory = segment.memory[offset:]
         segment.seal_against_writers()
+        if self._for_gpu:
+            segment.pin()
         self._weights = segment, offset
         return memory
+
+    def _allocate(self, part: Part) -> torch.Tensor:
+        return allocator(self._for_gpu)(part.bytes)
 
     def open(self, endpoint: Endpoint) -> ShardAddress:
         """Serve the shard."""
@@ -84,7 +92,8 @@ class ShardDoors:
         )
         if self._job.plane == "rpc" or self._notice is not None:
             return ShardAddress(self._rpc.address, None, self._notice)
-        self._shm = ShmServer(endpoint, key=self._key, slots=rules.slots, weights=self._weights)
+        behind = _Loading(endpoint, self._rpc.set_serving)
+        self._shm = ShmServer(behind, key=self._key, slots=rules.slots, weights=self._weights, for_gpu=self._for_gpu)
         return ShardAddress(self._rpc.address, self._shm.name)
 
     def close(self) -> None:
@@ -92,6 +101,31 @@ class ShardDoors:
         self._rpc.close()
         if self._shm is not None:
             self._shm.close()
+
+
+class _Loading:
+    """A shard behind its doorbell, whose first weights are to be heard of at the other door, too.
+
+    Args:
+        loaded: called when the shard holds them.
+    """
+
+    def __init__(self, endpoint: Endpoint, loaded: Callable[[], None]) -> None:
+        self._endpoint = endpoint
+        self._loaded = loaded
+        self.prepare = endpoint.prepare
+
+    @property
+    def sizes(self) -> Sizes:
+        return self._endpoint.sizes
+
+    def submit(self, request: Request, deliver: Deliver, payload: memoryview | None = None) -> None:
+        self._endpoint.submit(request, partial(self._hear, deliver) if isinstance(request, Load) else deliver, payload)
+
+    def _hear(self, deliver: Deliver, reply: Reply, payload: memoryview | None) -> None:
+        if isinstance(reply, Loaded):
+            self._loaded()
+        deliver(reply, payload)
 
 
 class Peers:
@@ -138,9 +172,15 @@ def _near(doorbell: str, key: JobKey) -> ShmPeer | None:
         return None
 
 
-def connect_by_rpc(addresses: Sequence[ShardAddress], key: JobKey) -> list[RpcConnection]:
-    """A way to every shard, indexed by shard, for who asks seldom."""
-    return [RpcConnection(address.rpc, shard=k, key=key) for k, address in enumerate(addresses)]
+def connect(addresses: Sequence[ShardAddress], job: Job, key: JobKey) -> list[Connection]:
+    """A way to every shard, indexed by shard, for a party that only asks, such as the driver or the evaluator.
+
+    It rings at the shards on its host, and calls the others: also with plane shm, which is about workers. Bytes for
+    which there is too little shared memory at the time travel by rpc.
+    """
+    plane: Plane = "rpc" if job.plane == "rpc" else "auto"
+    pool = SegmentPool()
+    return [_connect(shard, address, plane, key, pool) for shard, address in enumerate(addresses)]
 
 
 def reach(
@@ -159,13 +199,11 @@ def reach(
         ResourceError: if plane shm is wanted, but a shard is on another host or there is too little memory.
     """
     slots = tuple(slots)
-    if job.plane == "rpc":
-        return attach(connect_by_rpc(addresses, key), job, slots), []
-    pool = SegmentPool()
+    pool = SegmentPool(for_gpu=job.training.use_gpu)
     connections: list[Connection] = []
     try:
         for shard, address in enumerate(addresses):
-            connections.append(_connect(shard, address, job, key, pool))
+            connections.append(_connect(shard, address, job.plane, key, pool))
         near = [connection for connection in connections if isinstance(connection, ShmConnection)]
         if not near:
             return attach(connections, job, slots), []
@@ -184,7 +222,8 @@ def reach(
         if job.plane == "shm":
             raise
         notice = f"a worker uses rpc, though shards are on its host: {error}"
-        return attach(connect_by_rpc(addresses, key), job, slots), [notice]
+        connections = [_connect(shard, address, "rpc", key, pool) for shard, address in enumerate(addresses)]
+        return attach(connections, job, slots), [notice]
 
 
 def _shows_weights(job: Job) -> bool:
@@ -192,17 +231,21 @@ def _shows_weights(job: Job) -> bool:
     return job.rules.mode.weights_stand and job.wire == "float32"
 
 
-def _connect(shard: int, address: ShardAddress, job: Job, key: JobKey, pool: SegmentPool) -> Connection:
+def _connect(shard: int, address: ShardAddress, plane: Plane, key: JobKey, pool: SegmentPool) -> Connection:
     """The doorbell, if it is on this host; that it can be rung proves it."""
+    call = partial(RpcConnection, address.rpc, shard=shard, key=key)
+    if plane == "rpc":
+        return call()
     reason = "it has no doorbell"
     if address.doorbell is not None:
+        spare = None if plane == "shm" else call
         try:
-            return ShmConnection(address.doorbell, shard=shard, key=key, pool=pool)
+            return ShmConnection(address.doorbell, shard=shard, key=key, pool=pool, make_spare=spare)
         except LostError as error:
             reason = str(error)
-    if job.plane == "shm":
+    if plane == "shm":
         raise ResourceError(f"plane shm wants every worker on the host of every shard: {reason}; use plane auto")
-    return RpcConnection(address.rpc, shard=shard, key=key)
+    return call()
 
 
 def _overlay(connections: Sequence[Connection], job: Job) -> Overlay | None:

@@ -4,9 +4,12 @@ The protobuf messages have the names and fields of the dataclasses in `psgd.core
 serves all; `protos/psgd/v1/shard.proto` is the contract.
 """
 
+from collections.abc import Callable
 from dataclasses import fields
+from operator import attrgetter
 from typing import Any, NamedTuple, TypeVar, cast, get_args
 
+from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import DecodeError, Message
 
 from psgd.core import messages as core
@@ -49,9 +52,7 @@ def request_message(operation: OperationId, request: Request) -> shard_pb2.Reque
     Raises:
         InternalError: if a number of it can not be sent, or it is a message among shards.
     """
-    message = shard_pb2.Request(caller=operation.caller, sequence=operation.sequence)
-    _fill_case(message, request)
-    return message
+    return shard_pb2.Request(caller=operation.caller, sequence=operation.sequence, **_case(shard_pb2.Request, request))
 
 
 def request_of(message: shard_pb2.Request) -> tuple[OperationId, CallerRequest]:
@@ -70,9 +71,7 @@ def reply_message(reply: Reply) -> shard_pb2.Reply:
     Raises:
         InternalError: if a number of it can not be sent.
     """
-    message = shard_pb2.Reply()
-    _fill_case(message, reply)
-    return message
+    return shard_pb2.Reply(**_case(shard_pb2.Reply, reply))
 
 
 def reply_of(message: shard_pb2.Reply) -> Reply:
@@ -90,9 +89,7 @@ def peer_message(message: PeerMessage) -> shard_pb2.PeerMessage:
     Raises:
         InternalError: if a number of it can not be sent.
     """
-    envelope = shard_pb2.PeerMessage()
-    _fill_case(envelope, message)
-    return envelope
+    return shard_pb2.PeerMessage(**_case(shard_pb2.PeerMessage, message))
 
 
 def peer_message_of(envelope: shard_pb2.PeerMessage) -> PeerMessage:
@@ -111,7 +108,8 @@ def push_id_of(message: shard_pb2.PushId) -> PushId:
         PeerError: if it holds an absurd number.
     """
     for name in ("slot", "incarnation", "step"):
-        _sane(f"PushId.{name}", getattr(message, name))
+        if getattr(message, name) >= LIMIT:
+            raise _absurd(f"PushId.{name}", getattr(message, name))
     return PushId(Slot(message.slot), Incarnation(message.incarnation), Step(message.step))
 
 
@@ -143,78 +141,138 @@ def parse(kind: type[Parsed], encoded: bytes) -> Parsed:
         raise PeerError(line) from error
 
 
-# ------------------------------------------------------------------ dataclass -> protobuf
+# ------------------------------------------------------------------ how each message travels
 
 
-def _fill_case(envelope: Message, message: object) -> None:
-    """Set the envelope's oneof to the message; the case has the lower-case name of its type."""
+class _Form:
+    """How messages of one type travel, worked out once: every push and every receipt goes through it.
+
+    Args:
+        kind: the dataclass; the protobuf message has its name and its fields.
+    """
+
+    def __init__(self, kind: type) -> None:
+        self._kind = kind
+        names = [field.name for field in fields(kind)]
+        self._fillers = [_filler(kind.__name__, name) for name in names]
+        self._readers = [_reader(kind.__name__, name) for name in names]
+
+    def values_of(self, message: object) -> dict[str, Any]:
+        """What protobuf's message is made of.
+
+        Raises:
+            InternalError: if a number can not be sent.
+        """
+        return dict(filled for filler in self._fillers if (filled := filler(message)) is not None)
+
+    def read(self, message: Message) -> object:
+        """The message from protobuf.
+
+        Raises:
+            PeerError: if a number is absurd.
+        """
+        return self._kind(*[reader(message) for reader in self._readers])
+
+
+_Filler = Callable[[object], tuple[str, Any] | None]
+_Reader = Callable[[Message], Any]
+
+
+def _filler(kind: str, name: str) -> _Filler:
+    """What takes a field's value from a dataclass, and says under which name protobuf wants it; None: leave it out."""
+    value_of, field = attrgetter(name), _field(kind, name)
+
+    def plain(message: object) -> tuple[str, Any] | None:
+        value = value_of(message)
+        return None if value is None else (name, value)
+
+    def number(message: object) -> tuple[str, Any] | None:
+        value = value_of(message)
+        if value is None:
+            return None
+        for each in value if isinstance(value, tuple) else (value,):
+            if not 0 <= each < LIMIT:
+                raise InternalError(f"{kind}.{name} can not be sent: expected 0 … 2^53 - 1, got {each}")
+        return name, value
+
+    def status(message: object) -> tuple[str, Any]:
+        return name, _NUMBERS[value_of(message)]
+
+    def case(message: object) -> tuple[str, Any] | None:
+        value = value_of(message)
+        return None if value is None else (type(value).__name__.lower(), _FORMS[type(value)].values_of(value))
+
+    if field is None:
+        return case
+    if field.enum_type is not None:
+        return status
+    return number if field.cpp_type in _INTEGERS else plain
+
+
+def _reader(kind: str, name: str) -> _Reader:
+    """What reads a field's value from protobuf."""
+    value_of, field, where = attrgetter(name), _field(kind, name), f"{kind}.{name}"
+
+    def number(message: Message) -> Any:
+        value = value_of(message)
+        if value >= LIMIT:
+            raise _absurd(where, value)
+        return value
+
+    def numbers(message: Message) -> Any:
+        values = tuple(value_of(message))
+        if values and max(values) >= LIMIT:
+            raise _absurd(where, max(values))
+        return values
+
+    def status(message: Message) -> Any:
+        number = value_of(message)
+        if number not in _STATUSES:
+            raise PeerError(f"{where} is no status that this version knows: {number}")
+        return _STATUSES[number]
+
+    def case(message: Message) -> Any:
+        chosen = message.WhichOneof(name)
+        return None if chosen is None else _FORMS[_REPLIES[chosen]].read(getattr(message, chosen))
+
+    if field is None:
+        return case
+    if field.enum_type is not None:
+        return status
+    if field.is_repeated:
+        return numbers if field.cpp_type in _INTEGERS else lambda message: tuple(value_of(message))
+    plain: _Reader = number if field.cpp_type in _INTEGERS else value_of
+    return (lambda message: plain(message) if message.HasField(name) else None) if field.has_presence else plain
+
+
+def _field(kind: str, name: str) -> FieldDescriptor | None:
+    """What protobuf knows of the field; None: there it is a choice of messages, as only `Receipt.following` is."""
+    descriptor = shard_pb2.DESCRIPTOR.message_types_by_name[kind]
+    return None if name in descriptor.oneofs_by_name else descriptor.fields_by_name[name]
+
+
+def _absurd(where: str, value: int) -> PeerError:
+    return PeerError(f"{where} is absurd: expected 0 … 2^53 - 1, got {value}")
+
+
+_INTEGERS = (FieldDescriptor.CPPTYPE_UINT64, FieldDescriptor.CPPTYPE_UINT32)
+_FORMS = {kind: _Form(kind) for kind in (*_REQUESTS.values(), *_REPLIES.values(), *_PEER_MESSAGES.values())}
+
+
+def _case(envelope: type[Message], message: object) -> dict[str, Any]:
+    """The envelope's choice, which has the lower-case name of the message's type, and what it is made of.
+
+    Raises:
+        InternalError: if messages of this type do not travel in it, or a number can not be sent.
+    """
     name = type(message).__name__
     if name.lower() not in envelope.DESCRIPTOR.fields_by_name:
         raise InternalError(f"{name} does not travel in a {envelope.DESCRIPTOR.name}")
-    case = getattr(envelope, name.lower())
-    case.SetInParent()  # chosen even where it has no field, or only defaults
-    for field in fields(cast(Any, message)):
-        value = getattr(message, field.name)
-        if value is not None:
-            _fill_field(case, field.name, value)
-
-
-def _fill_field(message: Message, name: str, value: object) -> None:
-    try:
-        if isinstance(value, Status):
-            setattr(message, name, _NUMBERS[value])
-        elif isinstance(value, tuple):
-            for element in value:
-                _within_limit(message, name, element)
-            getattr(message, name).extend(value)
-        elif isinstance(value, core.Granted | core.Ended):
-            _fill_case(message, value)
-        else:
-            _within_limit(message, name, value)
-            setattr(message, name, value)
-    except (TypeError, ValueError) as error:
-        raise InternalError(f"{message.DESCRIPTOR.name}.{name} can not be sent: {error}") from error
-
-
-def _within_limit(message: Message, name: str, value: object) -> None:
-    if isinstance(value, int) and not 0 <= value < LIMIT:
-        raise ValueError(f"expected 0 … 2^53 - 1, got {value}")
-
-
-# ------------------------------------------------------------------ protobuf -> dataclass
+    return {name.lower(): _FORMS[type(message)].values_of(message)}
 
 
 def _read_case(envelope: Message, oneof: str, types: dict[str, type]) -> object:
     case = envelope.WhichOneof(oneof)
     if case is None:
         raise PeerError(f"a {envelope.DESCRIPTOR.name} without a {oneof} that this version knows")
-    return _read(getattr(envelope, case), types[case])
-
-
-def _read(message: Message, kind: type) -> object:
-    return kind(**{field.name: _read_field(message, field.name) for field in fields(kind)})
-
-
-def _read_field(message: Message, name: str) -> object:
-    descriptor = message.DESCRIPTOR
-    if name in descriptor.oneofs_by_name:  # no case is None: only Receipt.following
-        return None if message.WhichOneof(name) is None else _read_case(message, name, _REPLIES)
-    field, value, where = descriptor.fields_by_name[name], getattr(message, name), f"{descriptor.name}.{name}"
-    if field.is_repeated:
-        return tuple(_sane(where, element) for element in value)
-    if field.has_presence and not message.HasField(name):
-        return None
-    return _status(where, value) if field.enum_type is not None else _sane(where, value)
-
-
-def _sane(where: str, value: object) -> object:
-    if isinstance(value, int) and value >= LIMIT:
-        raise PeerError(f"{where} is absurd: expected 0 … 2^53 - 1, got {value}")
-    return value
-
-
-def _status(where: str, number: int) -> Status:
-    status = _STATUSES.get(number)
-    if status is None:
-        raise PeerError(f"{where} is no status that this version knows: {number}")
-    return status
+    return _FORMS[types[case]].read(getattr(envelope, case))

@@ -9,7 +9,7 @@ import torch
 from psgd.config import Job
 from psgd.core.membership import Membership
 from psgd.data.batches import MapDataset
-from psgd.errors import InternalError
+from psgd.errors import InternalError, ResourceError
 from psgd.runlog import Iteration
 from psgd.transport.attachment import Attachment
 from psgd.transport.flat import tensors_of
@@ -20,8 +20,19 @@ from psgd.worker.runner import Inbox, SlotRunner, Weights
 
 
 def device_for(use_gpu: bool) -> torch.device:
-    """The device that this process computes on; Ray shows a worker only its own GPU."""
-    return torch.device("cuda", 0) if use_gpu else torch.device("cpu")
+    """The device that this process computes on; Ray shows a worker only its own GPU.
+
+    Raises:
+        ResourceError: if there is no GPU to use.
+    """
+    if not use_gpu:
+        return torch.device("cpu")
+    if not torch.cuda.is_available():
+        raise ResourceError(
+            f"use_gpu needs a GPU that torch can use, torch {torch.__version__} finds none in the worker's process: "
+            "give it a GPU and a CUDA build of torch, or leave use_gpu off"
+        )
+    return torch.device("cuda", 0)
 
 
 def build_model(job: Job, device: torch.device) -> torch.nn.Module:

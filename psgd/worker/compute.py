@@ -58,26 +58,27 @@ class Supervised:
         began = time.perf_counter()
         seed_everything(self._plan.seed, step, slot)
         batch = to_device(collate(self._dataset, self._plan.indices(step, slot)), self._device)
-        size, loss = self._plan.batch_size, 0.0
+        size, losses = self._plan.batch_size, []
         chunk = -(-size // self._training.accumulate)
         for start in range(0, size, chunk):
             inputs, targets = (cut(part, start, start + chunk) for part in batch)
             share = min(chunk, size - start) / size
             if start + chunk >= size:
                 before_last()
-            loss += self._backward(inputs, targets, share)
+            losses.append(self._backward(inputs, targets, share))
+        loss = sum(share.item() for share in losses)  # on a GPU that waits, so it comes last
         self._linger(slot, began)
         return Computation(loss, size, time.perf_counter() - began)
 
-    def _backward(self, inputs: Any, targets: Any, share: float) -> float:
-        """The share that a micro-batch has in the loss."""
+    def _backward(self, inputs: Any, targets: Any, share: float) -> torch.Tensor:
+        """The share that a micro-batch has in the loss: ()."""
         mixed = self._training.precision == "bf16"
         with torch.autocast(self._device.type, dtype=torch.bfloat16, enabled=mixed):
             loss = _loss(self._training.loss, self._model(inputs), targets)
         if share != 1:
             loss = loss * share
         torch.autograd.backward(loss)
-        return loss.item()
+        return loss.detach()
 
     def _linger(self, slot: int, began: float) -> None:
         """Make a straggler of the slot, if it is to be one."""

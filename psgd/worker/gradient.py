@@ -1,5 +1,7 @@
 """What a slot pushes: gradients move in while backward runs, and are looked at on their way."""
 
+from collections.abc import Container
+
 import torch
 
 from psgd.core.layout import Layout, Role, aligned
@@ -15,14 +17,19 @@ class SlotGradient:
     Args:
         memory: (layout.pushed_bytes,) uint8, zeroed, on the host.
         layout: what the shards hold.
+        judged: the roles of what `is_finite` looks at.
     """
 
-    def __init__(self, memory: torch.Tensor, layout: Layout) -> None:
+    def __init__(
+        self, memory: torch.Tensor, layout: Layout, judged: Container[Role] = (Role.PARAMETER, Role.BUFFER)
+    ) -> None:
         self.memory = memory
+        self.elsewhere: dict[int, torch.Tensor] = {}
+        """By index in the layout, gradients that do not lie in the memory: (elements,) float32 each."""
         # `.data`: a version counter for each, as views of one memory share theirs.
         self._targets = {name: view.data for name, view in views(memory, layout, pushed_only=True).items()}
-        self._judged = [s.name for s in layout.tensors if s.role in (Role.PARAMETER, Role.BUFFER)]
-        self._large = {name for name in self._judged if self._targets[name].numel() > CHUNK}
+        self._judged = [spec.name for spec in layout.tensors if spec.role in judged]
+        self._large = {name for name, target in self._targets.items() if target.numel() > CHUNK}
         self._runs = self._runs_of_small(layout)
         self._sums: dict[str, tuple[int, list[torch.Tensor]]] = {}
 
@@ -39,6 +46,9 @@ class SlotGradient:
                     start = span.stop // 4
         return [run for run in (*runs, floats[start:]) if run.numel()]
 
+    def begin(self) -> None:
+        """What comes to lie here from now on is probably final."""
+
     def keep(self, name: str, value: torch.Tensor) -> torch.Tensor:
         """Let the value lie here.
 
@@ -46,7 +56,7 @@ class SlotGradient:
             value: of a gradient or buffer; copied unless it is the view that an earlier call returned.
 
         Returns:
-            The view of it here, which stays the same one for ever.
+            What is to take its place: the view of it here, which stays the same one for ever.
         """
         target = self._targets[name]
         if value is not target:
@@ -70,6 +80,9 @@ class SlotGradient:
         self._targets[name].zero_()
         self._sums.pop(name, None)
 
+    def release(self) -> None:
+        """It was written for the wire, and will not be read again."""
+
     def is_finite(self, pulled: dict[str, torch.Tensor]) -> bool:
         """Whether no value is NaN or Inf; a buffer's may be where it was when pulled, such as an attention mask.
 
@@ -77,8 +90,8 @@ class SlotGradient:
             pulled: buffers by name.
         """
         sums = [run.sum() for run in self._runs]
-        sums += [part for name in self._large for part in self._sums_of(name)]
-        if torch.stack(sums).isfinite().all():
+        sums += [part for name in self._judged if name in self._large for part in self._sums_of(name)]
+        if not sums or torch.stack(sums).isfinite().all():
             return True
         return not any(self._is_spoilt(name, pulled) for name in self._judged)
 

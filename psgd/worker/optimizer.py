@@ -29,7 +29,9 @@ class DistributedOptimizer(torch.optim.Optimizer):
             its device already.
         buffers: ``model.named_buffers()``, needed if the model has any that its ``state_dict`` has.
         overlap: send gradients while backward computes the rest of them. For loops with one backward pass a step and
-            nothing between it and ``step()``: gradients that change after they have left are sent again.
+            nothing between it and ``step()``: a gradient that changes after it has left is sent again, which takes
+            time. Noticed is what torch does to ``p.grad``, in place or with another tensor. What is written through
+            ``p.grad.data`` or numpy is not: of that, only what had not left yet counts; without overlap, all of it.
 
     Raises:
         ConfigurationError: outside a training loop, or if the tensors are not those of the job's model.

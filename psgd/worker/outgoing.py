@@ -11,9 +11,12 @@ from psgd.core.slot import Computed
 from psgd.core.spans import merged
 from psgd.transport.base import Upload
 from psgd.transport.compression import Residual
-from psgd.transport.flat import allocate, view_bytes
+from psgd.transport.flat import view_bytes
+from psgd.transport.pinned import allocator
 from psgd.transport.wire_format import JobWire
-from psgd.worker.device_gradient import DeviceGradient, pin
+from psgd.worker.copy_stream import SideStream
+from psgd.worker.device_gradient import DeviceGradient
+from psgd.worker.encoded_gradient import EncodedGradient
 from psgd.worker.gradient import SlotGradient
 
 BUCKET_BYTES = 4 * 2**20
@@ -45,8 +48,10 @@ class Outgoing:
         self._buckets: list[list[Span]] = []
         self._left: dict[str, int] = {}
         self._left_finite = True
-        gathered = memory if wire.push_is_identity else allocate(layout.pushed_bytes)
-        self.gradient = gradient_on(device, gathered, layout)
+        on_host = device.type == "cpu"
+        gathered = memory if wire.push_is_identity else allocator(not on_host)(layout.pushed_bytes)
+        encoded = on_host and not wire.push_is_identity
+        self.gradient = EncodedGradient(gathered, layout) if encoded else gradient_on(device, gathered, layout)
         self.residual = Residual(layout) if any(each.push.feedback for each in wire.formats) else None
 
     def begin(self, uploads: Sequence[Upload]) -> None:
@@ -57,6 +62,7 @@ class Outgoing:
         """
         self._uploads, self._buckets = uploads, [[] for _ in uploads]
         self._left, self._left_finite = {}, True
+        self.gradient.begin()
 
     def leave(self, name: str) -> None:
         """A parameter's gradient lies here, and is probably final: send it, with others to a bucket."""
@@ -69,7 +75,8 @@ class Outgoing:
             if place is not None:
                 if not each.push.identity:
                     gathered, written = self._memory_of(shard)
-                    self._left_finite &= each.push.encode_tensor(index, gathered, written, self.residual)
+                    elsewhere = self.gradient.elsewhere
+                    self._left_finite &= each.push.encode_tensor(index, gathered, written, self.residual, elsewhere)
                 self._put(shard, place)
 
     def write(self, computed: Computed) -> Computed:
@@ -86,8 +93,11 @@ class Outgoing:
         finite, done = self._left_finite, [self._indices[name] for name in self._left]
         for shard, each in enumerate(self._wire.formats):
             gathered, written = self._memory_of(shard)
-            finite &= each.push.encode(gathered, written, self.residual, self._absent, done)
+            elsewhere = self.gradient.elsewhere
+            finite &= each.push.encode(gathered, written, self.residual, self._absent, done, elsewhere)
         self._left = {}
+        if self.residual is None:
+            self.gradient.release()
         return replace(computed, finite=computed.finite and finite)
 
     def _withdraw(self) -> None:
@@ -117,15 +127,15 @@ class Outgoing:
         """The shard has taken its bytes: what they left out is to be sent another time."""
         if self.residual is not None:
             gathered, sent = self._memory_of(shard)
-            self._wire.formats[shard].push.carry(gathered, sent, self.residual, self._absent)
+            elsewhere = self.gradient.elsewhere
+            self._wire.formats[shard].push.carry(gathered, sent, self.residual, self._absent, elsewhere)
 
 
 def gradient_on(device: torch.device, memory: torch.Tensor, layout: Layout) -> SlotGradient:
     """A slot's gradient, computed on this device and gathered in this memory."""
     if device.type == "cpu":
         return SlotGradient(memory, layout)
-    pin(memory)
-    return DeviceGradient(memory, layout, device)
+    return DeviceGradient(memory, layout, SideStream(device))
 
 
 def _cut(memory: torch.Tensor, span: Span) -> torch.Tensor:

@@ -8,7 +8,7 @@ from psgd.core.layout import Layout, Role
 from psgd.core.slot import Computed
 from psgd.errors import ConfigurationError
 from psgd.transport.flat import layout_of, views
-from psgd.worker.device_gradient import pin
+from psgd.worker.device_weights import weights_on
 from psgd.worker.gradient import SlotGradient
 
 ASK_EVERY = 8
@@ -45,10 +45,8 @@ class Replica:
         self.memory = memory
         self._find_written = find_written
         self._gathered = 0
-        if device.type != "cpu":
-            pin(memory)
-        self._device_memory = memory if device.type == "cpu" else memory.to(device)
-        self._views = views(self._device_memory, layout)
+        self._weights = weights_on(device, memory, layout)
+        self._views = views(self._weights.memory, layout)
         self._aim: SlotGradient | None = None
         self._leave: Callable[[str], None] | None = None
         by_role = {role: [s.name for s in layout.tensors if s.role is role] for role in Role}
@@ -63,8 +61,7 @@ class Replica:
 
     def renew(self) -> None:
         """Take over what was pulled: parameters see it as they are views, buffers start from the shard's."""
-        if self._device_memory is not self.memory:
-            self._device_memory.copy_(self.memory, non_blocking=True)  # pulls land only after the next push
+        self._weights.renew()
         for name, buffer in self._buffers.items():
             buffer.copy_(self._views[name])
         self._as_pulled = self._traces()
@@ -102,15 +99,17 @@ class Replica:
                     gradient.zero(spec.name)
                     absent.append(index)
                 else:
-                    gradient.keep(spec.name, grad)
-        return Computed(gradient.is_finite(self._pulled), tuple(absent))
+                    gradient.keep(spec.name, _dense(spec.name, grad))
+        finite = gradient.is_finite(self._pulled)
+        self._weights.settle()  # the push's answer may bring the next ones
+        return Computed(finite, tuple(absent))
 
     def _leaves(self, name: str) -> Callable[[torch.Tensor], None]:
         """What autograd calls when it has added to a parameter's gradient."""
 
         def moves(parameter: torch.Tensor) -> None:
             if self._aim is not None and parameter.grad is not None:
-                parameter.grad = self._aim.keep(name, parameter.grad)
+                parameter.grad = self._aim.keep(name, _dense(name, parameter.grad))
                 if self._leave is not None:
                     for arrived in self._aim.arrived(name):
                         self._leave(arrived)
@@ -151,6 +150,15 @@ class Replica:
                 f"parameter {behind[0]!r}, or one stored beside it, was changed through .data or numpy, but "
                 "weights live on the shards: leave updates and clipping of them to the optimizer that Trainer has"
             )
+
+
+def _dense(name: str, grad: torch.Tensor) -> torch.Tensor:
+    """The gradient, if it is one that flat memory can hold."""
+    if grad.layout is not torch.strided:
+        raise ConfigurationError(
+            f"parameter {name!r} has a sparse gradient, but shards hold dense ones: make its layer with sparse=False"
+        )
+    return grad
 
 
 def _check(own: Layout, layout: Layout) -> None:

@@ -20,6 +20,7 @@ COMMANDS = {
     "sync, 25 M, 4 workers": "step --params 25000000 --workers 4 --peers ddp",
     "async, 25 M": "step --params 25000000 --mode async --peers none",
     "rpc plane, 25 M": "step --params 25000000 --plane rpc --peers ray",
+    "rpc plane, 25 M, bfloat16": "step --params 25000000 --plane rpc --wire bfloat16 --peers none",
     "MNIST CNN": "train --data mnist --model cnn",
     "rpc plane": "plane --plane rpc",
 }
@@ -54,6 +55,7 @@ GOALS = (
     Goal("async, 25 M", "ratio_push", 0.65),
     Goal("rpc plane, 25 M", "ratio_raw", 1.25),
     Goal("rpc plane, 25 M", "ratio_ray", 0.75),
+    Goal("rpc plane, 25 M, bfloat16", "ratio_float32", 0.65),
     Goal("MNIST CNN", "ratio_sync", 0.92, at_least=True),
     Goal("MNIST CNN", "ratio_async", 0.92, at_least=True),
 )

@@ -12,6 +12,12 @@ def test_the_model_has_equal_tensors_and_leaves_the_remainder_out() -> None:
     assert CASE.bytes == 24 * 4
 
 
+def test_all_of_the_model_is_on_its_device() -> None:
+    model = CASE.make_model("meta")
+    assert {parameter.device.type for parameter in model.parameters()} == {"meta"}
+    assert model().device.type == "meta"
+
+
 def test_the_gradient_is_the_constants() -> None:
     model = CASE.make_model()
     model().backward()

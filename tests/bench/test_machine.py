@@ -10,4 +10,5 @@ def test_figures_name_the_machine_and_the_versions() -> None:
     assert found["cores"] == len(os.sched_getaffinity(0))
     assert found["torch"] == torch.__version__
     assert found["cpu"]
+    assert len(found["gpus"]) == torch.cuda.device_count()
     assert found["memory_gb"] > 0

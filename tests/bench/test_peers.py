@@ -1,5 +1,6 @@
 """Every peer really runs, on a model of a few thousand parameters; the figures themselves are the machine's."""
 
+from dataclasses import replace
 from importlib import import_module
 
 import numpy as np
@@ -7,8 +8,9 @@ import pytest
 import torch
 
 from psgd.bench.case import StepCase, sgd
-from psgd.bench.peers import PEERS, ray_server, torch_rpc
+from psgd.bench.peers import PEERS, ray_server, torch_rpc, trainer
 from psgd.bench.peers.floor import average
+from psgd.config import ShardDevice
 
 CASE = StepCase(params=3000, tensors=3, workers=2, shards=2, warmup=1, steps=4, trainer_options={"plane": "auto"})
 EVERYBODY = {**PEERS, **{name: f"psgd.bench.peers.{name}" for name in ("trainer", "floor", "raw_grpc")}}
@@ -37,6 +39,26 @@ def test_the_floor_averages_in_the_workers_order() -> None:
     assert out.item() == ((np.float32(1e8) + np.float32(1)) + np.float32(-1e8)) / np.float32(3)
     average(gradients[1:2], out)
     assert out.item() == 1.0
+
+
+@pytest.mark.parametrize(
+    ("use_gpu", "shard_device", "gpus", "a_worker", "a_shard"),
+    [
+        (False, "cpu", 8, 0.0, 0.0),
+        (True, "cpu", 8, 1.0, 0.0),
+        (True, "cpu", 1, 0.5, 0.0),
+        (True, "cuda", 1, 0.25, 0.25),
+        (True, "cuda", 3, 0.75, 0.75),
+        (False, "cuda", 1, 0.0, 0.5),
+        (True, "cuda", 0, 1.0, 1.0),
+    ],
+)
+def test_psgds_processes_share_the_gpus_evenly(
+    use_gpu: bool, shard_device: ShardDevice, gpus: int, a_worker: float, a_shard: float
+) -> None:
+    placement = trainer.placement(replace(CASE, use_gpu=use_gpu, shard_device=shard_device), gpus)
+    assert (placement.gpus_per_worker, placement.gpus_per_shard) == (a_worker, a_shard)
+    assert (placement.cpus_per_worker, placement.cpus_per_shard) == (0, 0)
 
 
 def updated_by(*gradients: float) -> list[torch.Tensor]:

@@ -80,6 +80,19 @@ def test_async_mode_measures_the_synchronous_step_too(measured: list[str]) -> No
     assert figures["ratio_push"] == pytest.approx(15 / 30)
 
 
+def test_a_compressed_wire_is_measured_beside_float32(measured: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    def run(case: StepCase) -> StepTimes:
+        measured.append(f"{case.trainer_options['wire']} {case.trainer_options['plane']} {case.mode}")
+        return times({"bfloat16": 20, "float32": 40}[case.trainer_options["wire"]])
+
+    monkeypatch.setattr("psgd.bench.peers.trainer.run", run)
+    options = {"plane": "rpc", "wire": "bfloat16"}
+    figures = compare(replace(CASE, trainer_options=options), [], 1, ignore)
+    assert measured[:2] == ["bfloat16 rpc sync", "float32 rpc sync"]
+    assert figures["psgd_float32_ms"] == pytest.approx(40)
+    assert figures["ratio_float32"] == pytest.approx(20 / 40)
+
+
 def test_a_peer_that_torch_was_built_without_is_left_out(measured: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("psgd.bench.peers.torch_rpc.AVAILABLE", False)
     lines: list[str] = []

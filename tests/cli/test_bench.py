@@ -49,6 +49,12 @@ def test_json_is_the_last_line_and_progress_goes_to_stderr(
     assert len(asked) == 1
 
 
+def test_devices_reach_the_measurement(asked: list[tuple[Any, ...]]) -> None:
+    assert bench("step", "--use-gpu", "--shard-device", "cuda", "--peers", "none") == 0
+    ((case, peers, _),) = asked
+    assert (case.use_gpu, case.shard_device, peers) == (True, "cuda", ())
+
+
 @pytest.mark.usefixtures("asked")
 def test_without_json_a_table_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
     assert bench("step") == 0
@@ -107,6 +113,7 @@ def test_each_series_grows_one_number(asked: list[tuple[Any, ...]]) -> None:
     ("options", "line"),
     [
         ("step --peers ddp,horovod", "peers must be of ddp, rpc, ray, or none, got 'horovod'"),
+        ("step --use-gpu --peers ddp", "peers compute on the CPU: they must be none with use_gpu, got ddp"),
         ("step --params 9", "params must be >= tensors (10), got 9"),
         ("step --tensors 0", "tensors must be >= 1, got 0"),
         ("step --workers 0", "workers must be >= 1, got 0"),

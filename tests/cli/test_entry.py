@@ -122,3 +122,14 @@ def test_help_and_version_are_printed(capsys: pytest.CaptureFixture[str]) -> Non
 def test_help_and_refusals_come_without_torch(argv: list[str]) -> None:
     run = subprocess.run([sys.executable, "-c", LIGHT.format(argv=argv)], capture_output=True, text=True, timeout=60)
     assert run.returncode == 0, run.stderr
+
+
+def test_a_misspelt_variable_is_one_line_and_those_of_all_commands_are_known(
+    command: Callable[[BaseException | None], int], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert command(None) == 0
+    assert main(["train"], {"PSGD_WORKERS": "3", "PSGD_PARAMS": "3", "PSGD_STEPS": "7"}) == 0
+    assert main(["train"], {"PSGD_WORKRES": "3"}) == 2
+    captured = capsys.readouterr()
+    line = "PSGD_WORKRES in the environment is no option's; did you mean PSGD_WORKERS?; see psgd train --help"
+    assert (captured.out, captured.err) == ("", f"psgd: error: {line}\n")

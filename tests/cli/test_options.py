@@ -1,3 +1,4 @@
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -19,6 +20,7 @@ class Options:
     tags: tuple[str, ...] = option((), "Words", "more names", "TAG,...")
     extra: dict[str, Any] = field(default_factory=dict, metadata=about("Words", "whatever", "K=V,..."))
     loud: bool = option(False, "Words", "say so")
+    polite: bool = option(True, "Words", "say please")
     derived: int = 7
 
     def __post_init__(self) -> None:
@@ -69,6 +71,7 @@ def test_the_environment_may_name_the_yaml_file(file: Path) -> None:
         (["--kind", "flat"], "kind", "flat"),
         (["--loud"], "loud", True),
         (["--no-loud"], "loud", False),
+        (["--no-polite"], "polite", False),
         (["--tags", "a,b", "--tags", "c"], "tags", ("a", "b", "c")),
         (["--extra", "a=1,b=true", "--extra", "c=x"], "extra", {"a": 1, "b": True, "c": "x"}),
         (["--extra", "betas=[0.9,0.99],eps=1e-8,of=null"], "extra", {"betas": [0.9, 0.99], "eps": 1e-8, "of": None}),
@@ -165,8 +168,52 @@ def test_a_variable_that_can_not_be_read_is_named() -> None:
     assert refusal(PSGD_LOUD="loud") == "PSGD_LOUD in the environment must be true or false, got 'loud'"
 
 
-def test_other_variables_are_left_alone() -> None:
-    assert read(PSGD_SOMETHING="x", SIZE="3") == Options()
+@pytest.mark.parametrize(
+    ("variable", "hint"),
+    [
+        ("PSGD_SISE", "; did you mean PSGD_SIZE?"),
+        ("PSGD_BATCHSIZE", "; did you mean PSGD_BATCH_SIZE?"),
+        ("PSGD_size", "; did you mean PSGD_SIZE?"),
+        ("PSGD_CONFG", "; did you mean PSGD_CONFIG?"),
+        ("PSGD_PRINT_CONFIG", "; did you mean PSGD_CONFIG?"),
+        ("PSGD_DERIVED", ""),
+        ("PSGD_QQQ", ""),
+        ("PSGD_", ""),
+    ],
+)
+def test_a_variable_that_is_no_options_is_refused_with_the_nearest_name(variable: str, hint: str) -> None:
+    expected = f"{variable} in the environment is no option's{hint}; see shape --help"
+    assert refusal(**{variable: "3"}) == expected
+    assert refusal(PSGD_SIZE="3", **{variable: "3"}) == expected
+    assert refusal("--size", "3", **{variable: "3"}) == expected
+
+
+def test_variables_of_others_are_left_alone() -> None:
+    assert read(SIZE="3", psgd_size="3", PSGD="3", XPSGD_SIZE="3", PSGD_SISE="") == Options()
+
+
+@pytest.mark.parametrize("service", ["PSGD", "PSGD_HEAD_SVC"])
+@pytest.mark.parametrize(
+    "end", ["SERVICE_HOST", "SERVICE_PORT", "SERVICE_PORT_CLIENT", "PORT", "PORT_80_TCP", "PORT_80_TCP_ADDR"]
+)
+def test_variables_that_kubernetes_sets_for_a_service_are_left_alone(service: str, end: str) -> None:
+    assert read(**{f"{service}_{end}": "tcp://10.0.0.1:80"}) == Options()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Others:
+    weight: int = option(1, "Numbers", "how heavy")
+
+
+def test_variables_of_other_commands_are_known() -> None:
+    assert parse(Options, "shape", (), {"PSGD_WEIGHT": "x", "PSGD_SIZE": "3"}, [Others]).size == 3
+    with pytest.raises(ConfigurationError, match=r"^PSGD_WIEGHT in .* did you mean PSGD_WEIGHT\?"):
+        parse(Options, "shape", (), {"PSGD_WIEGHT": "x"}, [Others])
+
+
+def test_help_comes_whatever_the_environment_holds() -> None:
+    with pytest.raises(SystemExit):
+        read("--help", PSGD_SISE="3")
 
 
 def test_the_printed_config_reads_back_as_the_same(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -191,4 +238,6 @@ def test_help_has_every_option_under_its_heading(capsys: pytest.CaptureFixture[s
         assert flag in numbers
     for flag in ("--kind round|flat", "--label NAME", "--tags TAG,...", "--loud, --no-loud"):
         assert flag in words
+    assert re.search(r"--loud, --no-loud +say so\n", words)
+    assert re.search(r"--polite, --no-polite +say please \(default: on\)\n", words)
     assert "derived" not in shown

@@ -143,6 +143,7 @@ def test_a_dry_run_tells_the_plan_and_writes_nothing(capsys: pytest.CaptureFixtu
         "bytes_a_shard": plan["bytes_a_shard"],
         "plane": "auto",
         "wire": "float32",
+        "shard_device": "cpu",
         "out": "run",
     }
     assert sum(plan["bytes_a_shard"]) == 38656
@@ -173,8 +174,11 @@ def test_every_option_reaches_the_trainer() -> None:
             slots=6,
             shards=4,
             threads=2,
+            overlap=False,
             plane="rpc",
             use_gpu=True,
+            shard_device="cuda",
+            gpus_per_shard=0.5,
             cpus_per_worker=0.5,
             placement="spread",
             optimizer="sgd",
@@ -199,9 +203,10 @@ def test_every_option_reaches_the_trainer() -> None:
     assert (job.workers, job.rules.slots, job.rules.shards) == (3, 6, 4)
     assert (job.rules.steps, job.rules.evaluate_every) == (7, 3)
     assert (training.batch_size, training.accumulate, training.precision, training.threads) == (8, 2, "bf16", 2)
-    assert (training.seed, training.use_gpu) == (9, True)
+    assert (training.seed, training.use_gpu, training.overlap) == (9, True, False)
     assert training.stragglers == (Straggler(0, factor=3.0), Straggler(5, delay_s=0.05))
-    assert plan.placement == Placement(cpus_per_worker=0.5, gpus_per_worker=1, strategy="SPREAD")
+    assert job.shard_device == "cuda"
+    assert plan.placement == Placement(cpus_per_worker=0.5, gpus_per_worker=1, gpus_per_shard=0.5, strategy="SPREAD")
     assert plan.stopping == EarlyStopping(patience=4)
     assert (plan.job.plane, plan.out) == ("rpc", Path("run"))
     optimizer = job.optimizer(job.model().named_parameters())
@@ -287,6 +292,9 @@ def test_a_malformed_straggler_is_refused(text: str) -> None:
         ("--straggler 2:3x", ["straggler slot must be < slots (2), got 2"]),
         ("--straggler 0:0.5x", ["straggler factor must be >= 1, got 0.5"]),
         ("--placement near", ["--placement must be pack or spread, got 'near'"]),
+        ("--shard-device gpu", ["--shard-device must be cpu or cuda, got 'gpu'"]),
+        ("--gpus-per-shard 0.5", ["gpus_per_shard must be 0 with shard_device cpu, got 0.5; try shard_device cuda"]),
+        ("--shard-device cuda --gpus-per-shard 2", ["gpus_per_shard must be <= 1, as a shard uses one, got 2.0"]),
         ("--plane pigeon", ["--plane must be auto, shm, rpc or memory, got 'pigeon'"]),
         ("--warm-start first.pt", ["weights must be a state_dict or a .safetensors file, got first.pt"]),
         ("--warm-start no.safetensors", ["no.safetensors"]),

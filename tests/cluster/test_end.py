@@ -14,7 +14,7 @@ import pytest
 pytestmark = pytest.mark.ray
 
 ENDED_WITHIN_S = 10.0
-RUN_VARIABLE = "PSGD_TEST_RUN"  # inherited by every process of the run, whoever adopts it later
+RUN_VARIABLE = "TEST_RUN_OF_PSGD"  # inherited by every process of the run, whoever adopts it later
 ACTORS = ("ray::ShardHost", "ray::WorkerHost", "ray::EvaluatorHost", "ray::CoordinatorHost")
 
 

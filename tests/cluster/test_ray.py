@@ -6,6 +6,7 @@ import signal
 import time
 from collections.abc import Iterator
 from dataclasses import replace
+from typing import Any
 
 import psutil
 import pytest
@@ -20,7 +21,10 @@ from psgd.errors import LostError, ResourceError
 from psgd.runlog import Evaluation, Iteration, Notice, Record
 from psgd.training.models import resolve_model
 from psgd.training.optimizers import resolve_optimizer
+from psgd.transport.base import Connection
 from psgd.transport.flat import layout_of, sha256, tensors_of
+from psgd.transport.planes import connect
+from psgd.transport.shm import ShmConnection
 from tests.jobs import NormAndDropout, first_model, make_job
 from tests.test_bitwise import OPTIMIZERS, reference
 
@@ -74,11 +78,19 @@ def local_ray() -> Iterator[None]:
     os.environ.pop("RAY_AUTH_MODE", None)
 
 
-def test_sync_run_has_the_bits_of_the_in_process_one_and_logs_every_iteration() -> None:
+def test_sync_run_has_the_bits_of_the_in_process_one_and_logs_every_iteration(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[Connection] = []
+
+    def note(*arguments: Any) -> list[Connection]:
+        asked.extend(connect(*arguments))
+        return asked
+
+    monkeypatch.setattr("psgd.cluster.driver.connect", note)
     records: list[Record] = []
     outcome = cluster.run(job(Sync()), Placement(), weights(), None, records.append)
     alone = inprocess.run(job(Sync(), workers=1, shards=1), weights(), None, ignore)
     assert sha256(outcome.weights) == sha256(alone.weights)
+    assert [type(connection) for connection in asked] == [ShmConnection, ShmConnection]
     assert outcome.versions == (30, 30)
     assert outcome.figures.clocks == (30, 30, 30, 30)
     iterations = sorted((r.step, r.slot) for r in records if isinstance(r, Iteration))
@@ -96,10 +108,15 @@ def test_buffers_dropout_and_adam_have_the_bits_of_the_plain_reference_over_rpc(
     assert sha256(cluster.run(job, Placement(), first, None, ignore).weights) == reference(job)
 
 
-def kill_a_worker() -> int:
-    """Its process id; Ray names its processes after what they run."""
+def processes_of(host: str) -> list[psutil.Process]:
+    """Ray names its processes after what they run."""
     own = psutil.Process().children(recursive=True)
-    process = next(p for p in own if p.status() != psutil.STATUS_ZOMBIE and "ray::WorkerHost" in "".join(p.cmdline()))
+    return [p for p in own if p.status() != psutil.STATUS_ZOMBIE and f"ray::{host}" in "".join(p.cmdline())]
+
+
+def kill_a_worker() -> int:
+    """Its process id."""
+    process = processes_of("WorkerHost")[0]
     process.send_signal(signal.SIGKILL)
     return process.pid
 
@@ -134,6 +151,24 @@ def test_killed_worker_ends_the_run_when_failures_are_not_allowed() -> None:
     slow = (Straggler(slot=0, delay_s=0.05),)
     with pytest.raises(LostError, match=r"worker \d was lost .* max_failures is 0"):
         cluster.run(job(Sync(), stragglers=slow), Placement(max_failures=0), weights(), None, kill)
+
+
+def test_a_lost_shard_is_named_also_by_who_asks_it_before_ray_has_noticed() -> None:
+    shards: list[psutil.Process] = []
+
+    def kill(record: Record) -> None:
+        """The driver's next word is for the lead: that the evaluation is settled."""
+        if not shards and isinstance(record, Evaluation):
+            shards.extend(processes_of("ShardHost"))
+            for process in shards:
+                process.send_signal(signal.SIGKILL)
+            _, alive = psutil.wait_procs(shards, timeout=10)
+            assert not alive
+
+    with pytest.raises(LostError, match=r"^shard [01] was lost, and with it its weights: "):
+        cluster.run(job(Sync(), steps=1000), Placement(), weights(), None, kill)
+    assert len(shards) == 2
+    wait_until_nothing_is_reserved()
 
 
 def test_async_run_keeps_the_bound_and_counts_every_iteration() -> None:

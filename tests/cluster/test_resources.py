@@ -26,5 +26,24 @@ def test_too_few_gpus_says_need_have_and_remedy() -> None:
     )
 
 
+def test_shards_on_gpus_say_need_have_and_remedy() -> None:
+    with pytest.raises(ResourceError) as caught:
+        check(Need(2, 2, Placement(gpus_per_shard=0.25)), {"CPU": 16.0, "GPU": 0.25}, "the cluster")
+    assert str(caught.value) == (
+        "shards need 0.5 GPUs (2 × 0.25), the cluster has 0.25: use fewer shards or shard_device cpu"
+    )
+
+
+def test_workers_and_shards_share_gpus() -> None:
+    need = Need(2, 2, Placement(gpus_per_worker=0.5, gpus_per_shard=0.25))
+    check(need, {"CPU": 16.0, "GPU": 1.5}, "this machine")
+    with pytest.raises(ResourceError) as caught:
+        check(need, {"CPU": 16.0, "GPU": 1.0}, "this machine")
+    assert str(caught.value) == (
+        "workers need 1 GPUs (2 × 0.5) and shards need 0.5 GPUs (2 × 0.25), this machine has 1: "
+        "use fewer workers or leave use_gpu off, or use fewer shards or shard_device cpu"
+    )
+
+
 def test_fractions_of_a_cpu_add_up() -> None:
     check(Need(4, 1, Placement(cpus_per_worker=0.25)), {"CPU": 2.0}, "the cluster")

@@ -346,6 +346,34 @@ def test_a_follower_has_no_ear_for_the_leads_messages(message: PeerMessage) -> N
     assert Driven(Sync(), shard=OTHER, shards=2).take(message) == []
 
 
+def held(slot: int, shard: int) -> Held:
+    return Held(Shard(shard), Slot(slot), Step(0), finite=True)
+
+
+@pytest.mark.parametrize(
+    "messages",
+    [[held(2, LEAD), held(2, OTHER), held(3, LEAD), held(3, OTHER)], [held(A, 2), held(B, 2)]],
+    ids=["slots", "shards"],
+)
+def test_slots_and_shards_that_the_job_does_not_have_count_for_nothing_at_the_lead(messages: list[Held]) -> None:
+    lead = Driven(Sync(), shards=2)
+    for slot in (A, B):
+        lead.take(push(slot))
+    for message in messages:
+        assert lead.take(message) == []
+    assert lead.take(Confirm(Shard(2), Step(0))) == []
+    assert lead.take(held(A, OTHER)) == []
+    assert ApplyMean(Step(0), (A, B), tick=0) in lead.take(held(B, OTHER))
+
+
+def test_a_commit_with_a_slot_that_the_job_does_not_have_changes_nothing() -> None:
+    follower = Driven(Sync(), OTHER, shards=2)
+    for slot in (A, B):
+        follower.take(push(slot))
+    assert follower.take(Commit(Step(0), (A, Slot(2)), update=True)) == []
+    assert ApplyMean(Step(0), (A, B), tick=0) in follower.take(Commit(Step(0), (A, B), update=True))
+
+
 # ------------------------------------------------------------------ evaluations and the end
 
 

@@ -7,9 +7,9 @@ import torch
 from torch import Tensor
 
 from psgd.config import NamedTensors
-from psgd.core.layout import Layout, Role, TensorSpec, partition
-from psgd.shard import lane as lanes
+from psgd.core.layout import Layout, Part, Role, TensorSpec, partition
 from psgd.shard.lane import Gradient, Lane
+from psgd.shard.mean import Average, average_at_once, average_in_chunks
 from psgd.transport.flat import allocate, view
 
 ELEMENTS = 1000
@@ -19,9 +19,9 @@ Floats = npt.NDArray[np.float32]
 TINY = np.float32(1e-45)  # the smallest number above zero
 
 
-def make_lane(memory: Tensor, layout: Layout = LAYOUT) -> Lane:
+def make_lane(memory: Tensor, layout: Layout = LAYOUT, average: Average = average_in_chunks) -> Lane:
     (part,) = partition(layout, 1)
-    lane = Lane(layout, part, PLAIN, None, False, memory)
+    lane = Lane(layout, part, PLAIN, None, False, memory, average)
     lane.begin()
     return lane
 
@@ -32,10 +32,10 @@ def gradient(values: Tensor) -> Gradient:
     return Gradient(memory, frozenset())
 
 
-def update(gradients: list[Tensor]) -> Floats:
+def update(gradients: list[Tensor], average: Average = average_in_chunks) -> Floats:
     """What SGD with learning rate 1 takes from weights of zero."""
     memory = allocate(LAYOUT.pushed_bytes)
-    make_lane(memory).apply([gradient(values) for values in gradients], tick=0)
+    make_lane(memory, average=average).apply([gradient(values) for values in gradients], tick=0)
     return -view(memory, 0, ELEMENTS, "float32").numpy()
 
 
@@ -56,21 +56,18 @@ def drawn(count: int, scale: float) -> list[Tensor]:
     return [torch.randn(ELEMENTS, generator=generator) * scale for _ in range(count)]
 
 
-@pytest.mark.parametrize("chunk", [lanes.CHUNK, 64, 7])
+@pytest.mark.parametrize("average", [average_in_chunks, partial(average_in_chunks, chunk=7), average_at_once])
 @pytest.mark.parametrize("scale", [1.0, 1e-38, 3e-44, 1e37])
-@pytest.mark.parametrize("slots", [1, 2, 3, 4, 5, 7, 8])
-def test_the_mean_has_the_bits_of_the_formula(
-    slots: int, scale: float, chunk: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(lanes, "CHUNK", chunk)
+@pytest.mark.parametrize("slots", [1, 2, 3, 4, 5, 6, 7, 8])
+def test_the_mean_has_the_bits_of_the_formula(slots: int, scale: float, average: Average) -> None:
     gradients = drawn(slots, scale)
     expected = written_out(gradients)
     if scale == 3e-44:
         assert 0 < np.abs(expected[expected != 0]).max() < np.finfo(np.float32).tiny  # subnormal
-    assert np.array_equal(update(gradients), expected)
+    assert np.array_equal(update(gradients, average), expected)
 
 
-@pytest.mark.parametrize("slots", [2, 3, 4, 5])
+@pytest.mark.parametrize("slots", [2, 3, 4, 5, 6])
 def test_odd_multiples_of_the_smallest_number_are_rounded_as_division_rounds_them(slots: int) -> None:
     first = torch.from_numpy(np.arange(ELEMENTS, dtype=np.float32) * TINY)
     gradients = [first, *(torch.zeros(ELEMENTS) for _ in range(slots - 1))]
@@ -106,7 +103,7 @@ def test_the_mean_of_one_is_read_where_it_is() -> None:
             seen.append(parameter.grad.data_ptr())
 
     (part,) = partition(LAYOUT, 1)
-    lane = Lane(LAYOUT, part, partial(Watching, lr=1.0), None, False, allocate(part.bytes))
+    lane = Lane(LAYOUT, part, partial(Watching, lr=1.0), None, False, allocate(part.bytes), average_in_chunks)
     lane.begin()
     push = gradient(torch.ones(ELEMENTS))
     lane.apply([push], tick=0)
@@ -134,9 +131,12 @@ def test_a_lane_has_no_groups_if_the_optimizer_does_not_take_its_slices() -> Non
     )
     (both,) = partition(layout, 1)
     halves = partition(layout, 4)
-    assert Lane(layout, both, grouped, None, False, allocate(both.bytes)).groups() == 2
-    groups = [Lane(layout, part, grouped, None, False, allocate(part.bytes)).groups() for part in halves]
-    assert groups == [None, None, 0, 0]  # counters need no optimizer
+
+    def groups(part: Part) -> int | None:
+        return Lane(layout, part, grouped, None, False, allocate(part.bytes), average_in_chunks).groups()
+
+    assert groups(both) == 2
+    assert [groups(part) for part in halves] == [None, None, 0, 0]  # counters need no optimizer
 
 
 def test_asking_for_its_groups_changes_nothing() -> None:

@@ -319,6 +319,12 @@ def test_as_many_lanes_as_pay(mode: Mode, shards: int, cores: int, expected: int
     assert lanes_for(job, Shard(0), cores) == expected
 
 
+def test_on_a_gpu_one_lane_is_enough() -> None:
+    job = replace(make_job(mode=Sync()), layout=LARGE)
+    assert lanes_for(job, Shard(0), cores=2) == 2
+    assert lanes_for(replace(job, shard_device="cuda"), Shard(0), cores=2) == 1
+
+
 def test_an_optimizer_that_needs_all_slices_gets_them() -> None:
     layout = Layout(
         [

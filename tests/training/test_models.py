@@ -106,9 +106,15 @@ def frozen() -> nn.Module:
     return nn.Linear(1, 1).requires_grad_(False)
 
 
+def sparse(name: str) -> str:
+    return f"model: parameter {name} has sparse gradients, but shards hold dense ones; make its layer with sparse=False"
+
+
 @pytest.mark.parametrize(
     ("model", "message"),
     [
+        (nn.Embedding(3, 2, sparse=True), sparse("weight")),
+        (nn.Sequential(nn.Embedding(3, 2), nn.Sequential(nn.EmbeddingBag(3, 2, sparse=True))), sparse("1.0.weight")),
         ("text", "model: the factory must return a torch.nn.Module, got str"),
         (nn.ReLU(), "model: ReLU must have at least one parameter to train, got none"),
         (frozen(), "model: Linear must have at least one parameter to train, got none that requires a gradient"),
@@ -132,3 +138,8 @@ def test_a_model_that_can_not_be_trained_is_refused(model: object, message: str)
     with pytest.raises(ConfigurationError) as caught:
         check_model(model)
     assert str(caught.value) == message
+
+
+def test_a_table_that_is_frozen_has_no_gradients_that_could_be_sparse() -> None:
+    check_model(nn.Sequential(nn.Embedding(3, 2, sparse=True).requires_grad_(False), nn.Linear(2, 1)))
+    check_model(nn.Embedding(3, 2))

@@ -266,3 +266,10 @@ def test_trying_out_leaves_the_random_state_alone() -> None:
 
     assert is_elementwise(noisy, SHAPES)
     assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_state_that_was_made_elsewhere_keeps_an_optimizer_from_its_fused_form() -> None:
+    elsewhere = [nn.Parameter(torch.empty(3, device="meta"))]
+    assert use_fused(torch.optim.Adagrad(elsewhere)) == "foreach"  # has counted its steps on the CPU from the start
+    assert use_fused(torch.optim.Adam(elsewhere)) == "fused"  # makes its state where the parameters are, later
+    assert use_fused(torch.optim.Adagrad(make_parameters())) == "fused"

@@ -96,6 +96,7 @@ class ScriptedEndpoint:
         self.arrivals: list[Arrival] = []
         self.prepared: list[tuple[PushId, tuple[int, int] | None, bytes]] = []
         self._arrived: queue.SimpleQueue[Arrival] = queue.SimpleQueue()
+        self._heard = threading.Condition()
 
     def submit(self, request: Request, deliver: Deliver, payload: memoryview | None = None) -> None:
         arrival = Arrival(request, None if payload is None else bytes(payload), deliver)
@@ -107,7 +108,14 @@ class ScriptedEndpoint:
 
     def prepare(self, push: PushId, payload: memoryview, ready: Span | None) -> None:
         span = None if ready is None else (ready.start, ready.stop)
-        self.prepared.append((push, span, b"" if ready is None else bytes(payload[ready.start : ready.stop])))
+        with self._heard:
+            self.prepared.append((push, span, b"" if ready is None else bytes(payload[ready.start : ready.stop])))
+            self._heard.notify_all()
+
+    def hears(self, count: int) -> bool:
+        """Whether it has heard of so many pieces in time."""
+        with self._heard:
+            return self._heard.wait_for(lambda: len(self.prepared) >= count, PATIENCE_S)
 
     def next_arrival(self) -> Arrival:
         return self._arrived.get(timeout=PATIENCE_S)

@@ -31,8 +31,9 @@ from psgd.core.messages import (
     Settle,
 )
 from psgd.transport.base import Connection, Deliver, Endpoint, PeerLink, PushId, Upload
+from psgd.transport.key import JobKey
 from psgd.transport.memory import MemoryConnection, MemoryPeerLink
-from psgd.transport.rpc import JobKey, Retry, RpcConnection, RpcPeerLink, RpcServer
+from psgd.transport.rpc import Retry, RpcConnection, RpcPeerLink, RpcServer
 from psgd.transport.shm import Segment, SegmentPool, ShmConnection, ShmServer
 from tests.transport.scripted import (
     ANNOUNCE,
@@ -433,7 +434,7 @@ def test_closing_refuses_a_push_that_has_begun(plane: Plane) -> None:
 
 @pytest.mark.parametrize("weights_stand", [True, False])
 def test_the_shard_hears_what_is_final_where_that_helps(plane: Plane, weights_stand: bool) -> None:
-    """On rpc of each piece but the last, as bytes are sent anyway; on shm where weights stand; in a process never."""
+    """On rpc of each piece, as bytes are sent anyway; on shm before the end, where weights stand; else never."""
     endpoint = ScriptedEndpoint(b"weights!")
     upload, payload, _ = begin(plane, endpoint, weights_stand=weights_stand)
     for start in (6, 2, 0):
@@ -444,8 +445,8 @@ def test_the_shard_hears_what_is_final_where_that_helps(plane: Plane, weights_st
     upload.finish(BEGUN_PUSH, delivered)
     delivered.wait()
     heard = [(BEGUN, (6, 8), b"6."), (BEGUN, (2, 4), b"2."), (BEGUN, (0, 2), b"0.")]
-    told = {"memory": False, "rpc": True, "shm": weights_stand}
-    assert endpoint.prepared == (heard if told[plane.name] else [])
+    told = {"memory": [], "rpc": [*heard, (BEGUN, (4, 6), b"4.")], "shm": heard if weights_stand else []}
+    assert endpoint.prepared == told[plane.name]
     assert [arrival.payload for arrival in endpoint.arrivals] == [b"0.2.4.6."]
 
 

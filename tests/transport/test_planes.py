@@ -1,26 +1,47 @@
 import gc
-from collections.abc import Callable, Iterator
+import queue
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from typing import Any
 
+import grpc
 import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from psgd.config import Job
-from psgd.core.ids import Slot
-from psgd.core.messages import Push
+from psgd.core.ids import LEAD, Boundary, Shard, Slot, Step
+from psgd.core.messages import (
+    Commit,
+    Confirm,
+    Held,
+    Inspect,
+    Load,
+    Loaded,
+    PeerMessage,
+    Push,
+    Read,
+    Refused,
+    Request,
+)
 from psgd.core.modes import Async, Mode, Sync
 from psgd.errors import ResourceError
-from psgd.transport.flat import view_bytes
-from psgd.transport.planes import ShardAddress, ShardDoors, reach
-from psgd.transport.rpc import JobKey, RpcConnection
+from psgd.shard.shard import ParameterShard
+from psgd.transport.base import Connection
+from psgd.transport.flat import sha256, view_bytes
+from psgd.transport.key import JobKey
+from psgd.transport.planes import Peers, ShardAddress, ShardDoors, connect, reach
+from psgd.transport.rpc import RpcConnection
 from psgd.transport.shm import Overlay, Segment, ShmConnection
 from psgd.transport.shm.segment import PAGE
 from psgd.transport.wire_format import WireFormat
 from tests.jobs import make_job
-from tests.transport.scripted import ScriptedEndpoint, answers, ask, pull, push
+from tests.transport.scripted import PATIENCE_S, ScriptedEndpoint, answers, ask, pull, push
 from tests.transport.shm.footprint import footprint, visits_end
+from tests.worker.own_loops import shards_of
 
 KEY = JobKey("job-1", "a-secret")
 SLOTS = (Slot(0), Slot(2))
+Health = health_pb2.HealthCheckResponse
 
 
 class Host:
@@ -129,6 +150,115 @@ def test_plane_shm_does_not_begin_without_memory(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(Segment, "create", short_of_memory)
     with pytest.raises(ResourceError, match="7 bytes are available"):
         ShardDoors(job, job.parts()[0], KEY, "127.0.0.1")
+
+
+def health_of(address: ShardAddress) -> int:
+    with grpc.insecure_channel(address.rpc) as channel:
+        status = health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest()).status
+    return int(status)
+
+
+@pytest.mark.parametrize("plane", ["auto", "rpc"])
+@pytest.mark.parametrize("reply", [Loaded(), Refused("the shard has its first weights already")])
+def test_a_shard_is_serving_once_it_has_weights_whichever_door_they_came_through(
+    open_: Open, plane: str, reply: Loaded | Refused
+) -> None:
+    host = open_(a_job(plane, shards=1))
+    host.endpoints[0].answer = lambda request: reply if isinstance(request, Load) else answers(request)
+    [connection] = connect(host.addresses, host.job, KEY)
+    assert ask(connection, Inspect())[0] == answers(Inspect())
+    assert health_of(host.addresses[0]) == Health.NOT_SERVING
+    assert ask(connection, Load(), bytes(host.job.layout.bytes))[0] == reply
+    assert health_of(host.addresses[0]) == (Health.SERVING if reply == Loaded() else Health.NOT_SERVING)
+    connection.close()
+
+
+# ------------------------------------------------------------------ parties that only ask
+
+
+def read_all(host: Host, connections: Sequence[Connection]) -> None:
+    """Load every shard, and read what it holds then."""
+    for shard, (connection, part) in enumerate(zip(connections, host.job.parts(), strict=True)):
+        assert ask(connection, Load(), bytes([shard + 1]) * part.bytes) == (Loaded(), None)
+        assert host.endpoints[shard].arrivals[-1].payload == bytes([shard + 1]) * part.bytes
+        host.doors[shard].memory.fill_(shard + 1)
+        into = bytearray(part.bytes)
+        assert ask(connection, Read(Boundary(3)), into=into)[0] == answers(Read(Boundary(3)))
+        assert into == bytes([shard + 1]) * part.bytes
+
+
+@pytest.mark.parametrize("plane", ["auto", "shm"])
+@pytest.mark.parametrize("mode", [Sync(), Sync(backups=1), Async()])
+def test_who_asks_on_the_host_of_the_shards_needs_no_rpc(open_: Open, plane: str, mode: Mode) -> None:
+    host = open_(a_job(plane, mode))
+    deaf = [replace(address, rpc="127.0.0.1:1") for address in host.addresses]
+    connections = connect(deaf, host.job, KEY)
+    assert [type(connection) for connection in connections] == [ShmConnection] * 2
+    read_all(host, connections)
+    for connection in connections:
+        connection.close()
+
+
+@pytest.mark.parametrize("open_as", ["auto", "rpc"])
+def test_with_plane_rpc_shards_are_asked_by_rpc(open_: Open, open_as: str) -> None:
+    host = open_(a_job(open_as))
+    connections = connect(host.addresses, replace(host.job, plane="rpc"), KEY)
+    assert [type(connection) for connection in connections] == [RpcConnection] * 2
+    read_all(host, connections)
+    for connection in connections:
+        connection.close()
+
+
+@pytest.mark.parametrize("plane", ["auto", "shm"])
+@pytest.mark.parametrize("lacking", [None, "psgd-on-another-host"])
+def test_shards_elsewhere_are_asked_by_rpc_whatever_workers_have_to_do(
+    open_: Open, plane: str, lacking: str | None
+) -> None:
+    host = open_(a_job(plane))
+    connections = connect([host.addresses[0], replace(host.addresses[1], doorbell=lacking)], host.job, KEY)
+    assert [type(connection) for connection in connections] == [ShmConnection, RpcConnection]
+    read_all(host, connections)
+    for connection in connections:
+        connection.close()
+
+
+@pytest.mark.parametrize("plane", ["auto", "shm"])
+def test_bytes_for_which_memory_is_short_at_the_time_travel_by_rpc_and_a_warning_says_so(
+    open_: Open, plane: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    host = open_(a_job(plane))
+    connections = connect(host.addresses, host.job, KEY)
+    with monkeypatch.context() as patch:
+        patch.setattr(Segment, "create", short_of_memory)
+        read_all(host, connections)
+        assert ask(connections[0], Inspect()) == (answers(Inspect()), None)
+    assert len(caplog.messages) == 2  # one a shard
+    for shard, line in enumerate(caplog.messages):
+        size = host.job.parts()[shard].bytes
+        assert line == (
+            f"shard {shard} at unix:@{host.addresses[shard].doorbell} is asked on another plane: "
+            f"{size} bytes of shared memory are wanted, 7 bytes are available"
+        )
+    read_all(host, connections)
+    for connection in connections:
+        connection.close()
+
+
+def test_who_has_asked_leaves_nothing_behind(open_: Open) -> None:
+    host = open_(a_job("auto"))
+    before = footprint()
+    connections = connect(host.addresses, host.job, KEY)
+    assert footprint().threads > before.threads
+    read_all(host, connections)
+    for connection in connections:
+        connection.close()
+    for endpoint in host.endpoints:
+        while endpoint.arrivals:  # they remember whom to answer, and where
+            endpoint.arrivals.pop()
+            endpoint.next_arrival()
+    del connections, connection
+    visits_end()
+    assert footprint() == before
 
 
 # ------------------------------------------------------------------ workers
@@ -291,3 +421,39 @@ def test_closing_an_attachment_and_the_doors_leaves_nothing() -> None:
     gc.collect()  # gRPC's servers are circles
     after = footprint()
     assert (after.segments, after.mappings, after.threads) == (before.segments, before.mappings, before.threads)
+
+
+# ------------------------------------------------------------------ shards among themselves
+
+
+@pytest.mark.parametrize("plane", ["shm", "rpc"])
+def test_messages_about_slots_and_shards_that_the_job_does_not_have_change_nothing(
+    plane: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = replace(make_job(slots=2, shards=2), plane=plane)  # type: ignore[arg-type]
+    strange: list[PeerMessage] = [
+        *(Held(Shard(shard), Slot(slot), Step(0), finite=True) for slot in (2, 3) for shard in (0, 1)),
+        *(Held(Shard(2), Slot(slot), Step(0), finite=True) for slot in (0, 1)),
+        Commit(Step(0), (Slot(0), Slot(2)), update=True),
+        Confirm(Shard(2), Step(0)),
+    ]
+    heard: queue.SimpleQueue[Request] = queue.SimpleQueue()
+    submit = ParameterShard.submit
+
+    def note(self: ParameterShard, request: Request, *rest: Any) -> None:
+        submit(self, request, *rest)
+        if request in strange:
+            heard.put(request)
+
+    with shards_of(job) as undisturbed:
+        undisturbed.train()
+        expected = sha256(undisturbed.weights)
+    monkeypatch.setattr(ParameterShard, "submit", note)
+    with shards_of(job) as shards:
+        stranger = Peers(1, shards.addresses, job, KEY)
+        for message in strange:
+            stranger.tell(LEAD, message)
+        assert [heard.get(timeout=PATIENCE_S) for _ in strange] == strange
+        shards.train()
+        assert sha256(shards.weights) == expected
+        stranger.close()

@@ -21,12 +21,13 @@ from psgd.runlog import Iteration, Reported
 from psgd.shard.queue import ThreadedQueue
 from psgd.shard.shard import ParameterShard
 from psgd.shard.state import ShardState
+from psgd.shard.workplace import workplace_on
 from psgd.transport.attachment import Attachment, attach
 from psgd.transport.base import Endpoint
 from psgd.transport.flat import allocate, layout_of, pack, tensors_of, views
+from psgd.transport.key import JobKey
 from psgd.transport.memory import MemoryConnection, MemoryPeerLink
 from psgd.transport.planes import ShardDoors, reach
-from psgd.transport.rpc import JobKey
 from psgd.transport.state import ask, load_state, read_state
 from psgd.transport.wire_format import WireFormat
 from psgd.worker.build import build_worker
@@ -92,6 +93,7 @@ class Run:
 
     Attributes:
         records: of all slots, in the order in which they were told.
+        addresses: of the shards' doors; empty on plane memory.
     """
 
     def __init__(self, job: Job, initial: Mapping[str, Tensor], lanes: int = 1) -> None:
@@ -103,7 +105,7 @@ class Run:
         endpoints: dict[int, Endpoint] = {}
         self._queues = [ThreadedQueue(self._shard(Shard(k), MemoryPeerLink(endpoints))) for k in self._shards()]
         endpoints.update(enumerate(self._queues))
-        self._addresses = [door.open(queue) for door, queue in zip(self._doors, self._queues, strict=False)]
+        self.addresses = [door.open(queue) for door, queue in zip(self._doors, self._queues, strict=False)]
         self._connections = self.connect()
         load_state(self._connections, job.parts(), pack(initial, job.layout))
 
@@ -113,7 +115,8 @@ class Run:
     def _shard(self, shard: Shard, peers: MemoryPeerLink) -> ParameterShard:
         job, part = self._job, self._job.parts()[shard]
         lanes = job.lanes(shard, self._lanes)
-        state = ShardState(job.layout, lanes, job.optimizer, job.schedule, job.whole, self._memory(part))
+        place = workplace_on(job.shard_device)
+        state = ShardState(job.layout, lanes, job.optimizer, job.schedule, job.whole, self._memory(part), place)
         wire = WireFormat(job.layout, part, job.wire)
         return ParameterShard(job.rules, shard, state, wire, peers, lambda boundary, step: None, time.monotonic)
 
@@ -132,7 +135,7 @@ class Run:
         if self._job.plane == "memory":
             attachment = attach(self.connect(), self._job, slots)
         else:
-            attachment, notices = reach(self._addresses, self._job, KEY, slots)
+            attachment, notices = reach(self.addresses, self._job, KEY, slots)
             assert notices == []
         self._attachments.append(attachment)
         return attachment

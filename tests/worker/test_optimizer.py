@@ -18,6 +18,7 @@ from psgd.transport.flat import tensors_of
 from psgd.transport.state import ask
 from psgd.worker.optimizer import DistributedOptimizer
 from psgd.worker.session import batches, current
+from tests.jobs import make_job
 from tests.worker.own_loops import Run, first_weights, own_job, points, shards_of, tiny
 
 DATA = points()
@@ -454,6 +455,41 @@ def test_zero_grad_is_that_of_torch(set_to_none: bool, gradient: Tensor | None) 
         assert gradient is None or torch.equal(model.weight.grad, gradient)
 
     alone(loop)
+
+
+class LookedUp(nn.Module):
+    """Says nowhere that the gradients of its table are sparse."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.table = nn.Parameter(torch.ones(4, 2))
+
+    def forward(self, inputs: Tensor) -> Tensor:  # (B, 2) -> (B, 2)
+        return nn.functional.embedding((inputs[:, 0] > 0).long(), self.table, sparse=True)
+
+
+SPARSE = r"^parameter 'table' has a sparse gradient, but shards hold dense ones: make its layer with sparse=False$"
+
+
+@pytest.mark.parametrize("overlap", [False, True])
+def test_a_sparse_gradient_is_one_line_with_the_remedy(overlap: bool) -> None:
+    def loop() -> None:
+        model = LookedUp()
+        optimizer = DistributedOptimizer(model.named_parameters(), overlap=overlap)
+        for inputs, targets in batches(DATA):
+            nn.functional.cross_entropy(model(inputs), targets).backward()
+            optimizer.step()
+
+    with pytest.raises(ConfigurationError, match=SPARSE):
+        alone(loop, model=LookedUp)
+
+
+@pytest.mark.parametrize("overlap", [False, True])
+def test_a_sparse_gradient_in_the_built_in_loop_is_the_same_line(overlap: bool) -> None:
+    job = make_job(LookedUp, data=points, slots=2, batch_size=4)
+    job = replace(job, training=replace(job.training, overlap=overlap))
+    with pytest.raises(ConfigurationError, match=SPARSE):
+        inprocess.run(job, tensors_of(LookedUp()), None, lambda _: None)
 
 
 def test_autocast_leaves_gradients_and_weights_in_float32() -> None:

@@ -460,3 +460,23 @@ def test_weights_that_were_cut_off_from_the_shards_are_an_error_that_names_the_p
         replica.gather(slot_gradient(layout))
     with pytest.raises(ConfigurationError, match=rf"parameter '{name}', or one stored beside it, was changed through"):
         replica.gather(slot_gradient(layout))
+
+
+SPARSE = r"^parameter 'weight' has a sparse gradient, but shards hold dense ones: make its layer with sparse=False$"
+
+
+def test_a_sparse_gradient_is_refused_where_backward_makes_it() -> None:
+    model, replica, layout = make_replica()
+    pull(replica, Model(), layout)
+    replica.aim(slot_gradient(layout))
+    looked_up = nn.functional.embedding(torch.tensor([1]), model.weight, sparse=True)
+    with pytest.raises(ConfigurationError, match=SPARSE):
+        looked_up.sum().backward()
+
+
+def test_a_sparse_gradient_that_was_put_there_is_refused_at_the_push() -> None:
+    model, replica, layout = make_replica()
+    pull(replica, Model(), layout)
+    model.weight.grad = torch.ones(2, 2).to_sparse()
+    with pytest.raises(ConfigurationError, match=SPARSE):
+        replica.gather(slot_gradient(layout))

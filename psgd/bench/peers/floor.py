@@ -18,25 +18,27 @@ def run(case: StepCase) -> StepTimes:
     Both sums into a step's duration: nobody updates while somebody computes, as in a synchronous step.
     """
     start = barrier(case.workers)
-    computing = StepTimes.of(run_together([partial(_compute, case, start)] * case.workers))
+    computing = StepTimes.of(run_together([partial(_compute, case, start, number) for number in range(case.workers)]))
     updating = StepTimes.of([run_alone(partial(_update, case))])
     each = tuple(duration + updating.median_ms for duration in computing.durations_ms)
     return replace(computing, durations_ms=each)
 
 
-def _compute(case: StepCase, start: Barrier) -> tuple[float, ...]:
-    model = case.make_model()
+def _compute(case: StepCase, start: Barrier, number: int) -> tuple[float, ...]:
+    device = f"cuda:{number % torch.cuda.device_count()}" if case.use_gpu else "cpu"
+    model = case.make_model(device)
 
     def step() -> None:
         model.zero_grad(set_to_none=True)
         model().backward()
+        _wait_for(device)
 
     start.wait()
     return stamp_steps(case.warmup, case.steps, step)
 
 
 def _update(case: StepCase) -> tuple[float, ...]:
-    model = case.make_model()
+    model = case.make_model(case.shard_device)
     parameters = list(model.parameters())
     gradients = [[torch.rand_like(parameter) for parameter in parameters] for _ in range(case.workers)]
     for parameter in parameters:
@@ -48,8 +50,14 @@ def _update(case: StepCase) -> tuple[float, ...]:
             assert parameter.grad is not None
             average(of_workers, parameter.grad)
         optimizer.step()
+        _wait_for(case.shard_device)
 
     return stamp_steps(case.warmup, case.steps, step)
+
+
+def _wait_for(device: str) -> None:
+    if device != "cpu":
+        torch.cuda.synchronize(device)
 
 
 def average(gradients: list[Tensor], out: Tensor) -> None:

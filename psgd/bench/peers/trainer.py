@@ -7,13 +7,28 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import torch
+
 import psgd
 from psgd.bench.case import StepCase, sgd, stamp_steps
 from psgd.bench.processes import run_alone
 from psgd.bench.times import StepTimes
 
-FREE = psgd.Placement(cpus_per_worker=0, cpus_per_shard=0)
-"""Nothing is reserved: more processes than cores is what some measurements are about."""
+
+def placement(case: StepCase, gpus: int) -> psgd.Placement:
+    """No CPU is reserved: more processes than cores is what some measurements are about. GPUs are shared evenly.
+
+    Args:
+        gpus: of the machine; without any, a run that wants some is refused.
+    """
+    on_gpus = case.workers * case.use_gpu + case.shards * (case.shard_device == "cuda")
+    share = min(1.0, gpus * 1000 // on_gpus / 1000) or 1.0 if on_gpus else 0.0
+    return psgd.Placement(
+        cpus_per_worker=0,
+        cpus_per_shard=0,
+        gpus_per_worker=share if case.use_gpu else 0.0,
+        gpus_per_shard=share if case.shard_device == "cuda" else 0.0,
+    )
 
 
 def run(case: StepCase) -> StepTimes:
@@ -33,7 +48,8 @@ def train(case: StepCase) -> StepTimes:
             mode=psgd.Sync() if case.mode == "sync" else psgd.Async(),
             workers=case.workers,
             shards=case.shards,
-            placement=FREE,
+            shard_device=case.shard_device,
+            placement=placement(case, torch.cuda.device_count()),
             out=None,
             progress=False,
             **case.trainer_options,
@@ -45,7 +61,7 @@ def train(case: StepCase) -> StepTimes:
 def train_loop(config: dict[str, Any]) -> None:
     """What a user would write; the figures are reported after the last step."""
     case: StepCase = config["case"]
-    model = case.make_model()
+    model = case.make_model("cuda" if case.use_gpu else "cpu")
     optimizer = psgd.DistributedOptimizer(model.named_parameters())
 
     def step() -> None:

@@ -1,8 +1,9 @@
 """The encoded form of one shard's push."""
 
 from bisect import bisect_right
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 
 import torch
 
@@ -15,6 +16,8 @@ from psgd.transport.compression.residual import Residual
 ALIGNMENT = 64
 """Bytes; every encoded slice starts at a multiple of it."""
 
+NOTHING: Mapping[int, torch.Tensor] = MappingProxyType({})
+
 
 @dataclass(frozen=True, slots=True)
 class Piece:
@@ -22,12 +25,14 @@ class Piece:
 
     Args:
         tensor: index in the layout.
+        elements: of the tensor.
         memory: its bytes in the part's pushed memory.
         encoded: its bytes on the wire.
         residual: its elements in the slot's residual.
     """
 
     tensor: int
+    elements: Span
     memory: Span
     encoded: Span
     residual: Span
@@ -81,7 +86,8 @@ class PartEncoding:
             end = start + size
             memory = Span(piece.offset, piece.offset + elements * spec.item_bytes)
             first = (part.pushed.start + piece.offset) // 4
-            placed = Piece(piece.tensor, memory, Span(start, end), Span(first, first + elements))
+            own, carried = Span(piece.start, piece.stop), Span(first, first + elements)
+            placed = Piece(piece.tensor, own, memory, Span(start, end), carried)
             (self._coded if coded else self._raw).append(placed)
         return end
 
@@ -92,6 +98,7 @@ class PartEncoding:
         residual: Residual | None = None,
         absent: Collection[int] = (),
         done: Collection[int] = (),
+        elsewhere: Mapping[int, torch.Tensor] = NOTHING,
     ) -> bool:
         """Write a push; neither it nor the residual is changed.
 
@@ -102,6 +109,8 @@ class PartEncoding:
             absent: indices, in the layout, of the parameters without a gradient; their bytes are zero. They are sent
                 as zeros, as the shard may skip them: what their residual holds must wait.
             done: indices of parameters that `encode_tensor` has written.
+            elsewhere: by index in the layout, gradients that do not lie in the memory: (elements,) float32 each, of
+                the whole tensor.
 
         Returns:
             Whether the gradient that the shard decodes is finite. Buffers are not judged, nor is what was done.
@@ -109,44 +118,58 @@ class PartEncoding:
         finite = True
         for piece in self._coded:
             if piece.tensor not in done:
-                finite &= self._encode(piece, memory, out, None if piece.tensor in absent else residual)
+                values, carried = _values(piece, memory, elsewhere), None if piece.tensor in absent else residual
+                finite &= self._encode(piece, values, out, carried)
         for piece in self._raw:
             copy(_cut(memory, piece.memory), _cut(out, piece.encoded))
         return finite
 
-    def encode_tensor(self, tensor: int, memory: torch.Tensor, out: torch.Tensor, residual: Residual | None) -> bool:
+    def encode_tensor(
+        self,
+        tensor: int,
+        memory: torch.Tensor,
+        out: torch.Tensor,
+        residual: Residual | None,
+        elsewhere: Mapping[int, torch.Tensor] = NOTHING,
+    ) -> bool:
         """Write one parameter's slice, as `encode` would.
 
         Args:
             tensor: its index in the layout; of one that has a place here.
+            memory, out, residual, elsewhere: as `encode` takes them.
 
         Returns:
             Whether what the shard decodes of it is finite.
         """
         piece = next(piece for piece in self._coded if piece.tensor == tensor)
-        return self._encode(piece, memory, out, residual)
+        return self._encode(piece, _values(piece, memory, elsewhere), out, residual)
 
-    def _encode(self, piece: Piece, memory: torch.Tensor, out: torch.Tensor, residual: Residual | None) -> bool:
-        values, encoded = _floats(memory, piece), _cut(out, piece.encoded)
+    def _encode(self, piece: Piece, values: torch.Tensor, out: torch.Tensor, residual: Residual | None) -> bool:
+        encoded = _cut(out, piece.encoded)
         if self._feedback is None or residual is None:
             return self._codec.encode(values, encoded)
         return self._feedback.encode(values, encoded, _elements(residual, piece))
 
     def carry(
-        self, memory: torch.Tensor, encoded: torch.Tensor, residual: Residual, absent: Collection[int] = ()
+        self,
+        memory: torch.Tensor,
+        encoded: torch.Tensor,
+        residual: Residual,
+        absent: Collection[int] = (),
+        elsewhere: Mapping[int, torch.Tensor] = NOTHING,
     ) -> None:
         """The shard has accepted the push: leave in the residual what it did not hold.
 
         To be called once, and only then: the residual of a push that is refused stays as it was.
 
         Args:
-            memory, encoded, absent: as they were given to `encode`, unchanged.
+            memory, encoded, absent, elsewhere: as they were given to `encode`, unchanged.
         """
         if self._feedback is None:
             return
         for piece in self._coded:
             if piece.tensor not in absent:
-                values, sent = _floats(memory, piece), _cut(encoded, piece.encoded)
+                values, sent = _values(piece, memory, elsewhere), _cut(encoded, piece.encoded)
                 self._feedback.carry(values, sent, _elements(residual, piece))
 
     def decode(self, encoded: torch.Tensor, memory: torch.Tensor) -> None:
@@ -162,7 +185,7 @@ class PartEncoding:
         if encoded.numel() != self.bytes:
             raise PeerError(f"a push encoded as {self._codec.name} has {self.bytes} bytes here, got {encoded.numel()}")
         for piece in self._coded:
-            self._codec.decode(_cut(encoded, piece.encoded), _floats(memory, piece))
+            self._codec.decode(_cut(encoded, piece.encoded), _values(piece, memory, NOTHING))
         for piece in self._raw:
             copy(_cut(encoded, piece.encoded), _cut(memory, piece.memory))
 
@@ -171,9 +194,10 @@ def _cut(memory: torch.Tensor, span: Span) -> torch.Tensor:
     return memory[span.start : span.stop]
 
 
-def _floats(memory: torch.Tensor, piece: Piece) -> torch.Tensor:
+def _values(piece: Piece, memory: torch.Tensor, elsewhere: Mapping[int, torch.Tensor]) -> torch.Tensor:
     """The slice's values, (elements,) float32."""
-    return _cut(memory, piece.memory).view(torch.float32)
+    tensor = elsewhere.get(piece.tensor)
+    return _cut(memory, piece.memory).view(torch.float32) if tensor is None else _cut(tensor, piece.elements)
 
 
 def _elements(residual: Residual, piece: Piece) -> torch.Tensor:

@@ -1,13 +1,11 @@
-"""Who may call: whoever holds the job's token. Compared in constant time, on every call."""
+"""Who may call: whoever shows the job's key, in the metadata of every call."""
 
-import hmac
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
 from typing import NoReturn, TypeAlias
 
 import grpc
 
-from psgd.errors import ConfigurationError
+from psgd.transport.key import JobKey
 
 TOKEN = "psgd-token"
 JOB = "psgd-job"
@@ -16,34 +14,13 @@ _HEALTH_CHECK = "/grpc.health.v1.Health/Check"
 _Handler: TypeAlias = "grpc.RpcMethodHandler[bytes, bytes]"
 
 
-@dataclass(frozen=True, slots=True)
-class JobKey:
-    """What a call to a shard must show.
-
-    Args:
-        job: the job's id.
-        token: the job's secret, drawn at random.
-
-    Raises:
-        ConfigurationError: if one of them is empty or not printable ASCII, as metadata has to be.
-    """
-
-    job: str
-    token: str = field(repr=False)
-
-    def __post_init__(self) -> None:
-        for name, value in (("job", self.job), ("token", self.token)):
-            if not (value and value.isascii() and value.isprintable()):
-                raise ConfigurationError(f"{name} must be printable ASCII, at least one character")
-
-    @property
-    def metadata(self) -> tuple[tuple[str, str], ...]:
-        """As gRPC sends it."""
-        return ((TOKEN, self.token), (JOB, self.job))
+def metadata_of(key: JobKey) -> tuple[tuple[str, str], ...]:
+    """The key as a call shows it."""
+    return ((TOKEN, key.token), (JOB, key.job))
 
 
 class Doorkeeper(grpc.ServerInterceptor):  # type: ignore[type-arg]  # generic in the stubs only
-    """Refuses every call without the job's token, but for the health check, before anything of it is read.
+    """Refuses every call without the job's key, but for the health check, before anything of it is read.
 
     Args:
         key: what a call must show.
@@ -61,17 +38,12 @@ class Doorkeeper(grpc.ServerInterceptor):  # type: ignore[type-arg]  # generic i
         if handler_call_details.method == _HEALTH_CHECK:
             return continuation(handler_call_details)
         shown = dict(handler_call_details.invocation_metadata)
-        if not hmac.compare_digest(_bytes(shown.get(TOKEN, "")), self._key.token.encode()):
-            line = f"a call without the token of job {self._key.job}: pass the job's own in {TOKEN}"
-            return _refusal(grpc.StatusCode.UNAUTHENTICATED, line)
-        if shown.get(JOB) != self._key.job:
-            line = f"a call of job {shown.get(JOB)!r} at a shard of job {self._key.job!r}"
-            return _refusal(grpc.StatusCode.FAILED_PRECONDITION, line)
-        return continuation(handler_call_details)
-
-
-def _bytes(value: str | bytes) -> bytes:
-    return value if isinstance(value, bytes) else value.encode()
+        rejection = self._key.judge("a call", shown.get(JOB), shown.get(TOKEN, ""))
+        if rejection is None:
+            return continuation(handler_call_details)
+        if rejection.holds_token:
+            return _refusal(grpc.StatusCode.FAILED_PRECONDITION, rejection.line)
+        return _refusal(grpc.StatusCode.UNAUTHENTICATED, f"{rejection.line}: pass the job's own in {TOKEN}")
 
 
 def _refusal(code: grpc.StatusCode, line: str) -> "_Handler":

@@ -16,8 +16,8 @@ from psgd.errors import PeerError
 from psgd.transport import wire
 from psgd.transport.base import Deliver, PushId, Upload
 from psgd.transport.generated.psgd.v1 import shard_pb2
+from psgd.transport.key import JobKey
 from psgd.transport.payload import as_bytes, total_bytes, wrong_size
-from psgd.transport.rpc.auth import JobKey
 from psgd.transport.rpc.call import Call
 from psgd.transport.rpc.frames import Filling, Frame, begin_frame, data_frames, request_frame
 from psgd.transport.rpc.retry import Retry

@@ -30,9 +30,9 @@ def begin_frame(size: int, push: PushId | None = None) -> bytes:
     return shard_pb2.TensorFrame(begin=shard_pb2.Begin(size=size, push=identity)).SerializeToString()
 
 
-def at_frame(offset: int) -> bytes:
-    """The next data belongs here."""
-    return shard_pb2.TensorFrame(at=shard_pb2.At(offset=offset)).SerializeToString()
+def at_frame(piece: Span) -> bytes:
+    """The next data is this piece."""
+    return shard_pb2.TensorFrame(at=shard_pb2.At(offset=piece.start, size=piece.bytes)).SerializeToString()
 
 
 def request_frame(request: shard_pb2.Request) -> bytes:

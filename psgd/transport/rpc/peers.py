@@ -9,7 +9,7 @@ from psgd.core.messages import PeerMessage
 from psgd.errors import InternalError
 from psgd.transport import wire
 from psgd.transport.generated.psgd.v1 import shard_pb2
-from psgd.transport.rpc.auth import JobKey
+from psgd.transport.key import JobKey
 from psgd.transport.rpc.stub import CallError, Stub
 
 _log = logging.getLogger(__name__)

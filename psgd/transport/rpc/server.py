@@ -9,7 +9,8 @@ from grpc_reflection.v1alpha import reflection
 from psgd.core.messages import Loaded, Reply
 from psgd.errors import ResourceError
 from psgd.transport.base import Endpoint
-from psgd.transport.rpc.auth import Doorkeeper, JobKey
+from psgd.transport.key import JobKey
+from psgd.transport.rpc.auth import Doorkeeper
 from psgd.transport.rpc.channel import SERVER_OPTIONS, SERVICE
 from psgd.transport.rpc.operations import Operations
 from psgd.transport.rpc.service import ShardService
@@ -23,7 +24,7 @@ class RpcServer:
     """Serves a shard to other hosts, from construction to `close`.
 
     Health (``grpc.health.v1``, of the server and of ``psgd.v1.Shard``) is NOT_SERVING until the shard has answered a
-    `Load` with `Loaded`. The health check is the only call that needs no token.
+    `Load` with `Loaded`, here or at another door. The health check is the only call that needs no token.
 
     Args:
         endpoint: the shard.
@@ -74,6 +75,10 @@ class RpcServer:
         """Where the shard is to be reached, ``host:port``."""
         return self._address
 
+    def set_serving(self) -> None:
+        """The shard holds its first weights, whichever way they came."""
+        self._set_health(health_pb2.HealthCheckResponse.SERVING)
+
     def close(self) -> None:
         """Break off every call and stop; their callers see the shard as unavailable."""
         stopped = self._server.stop(grace=None)
@@ -91,7 +96,7 @@ class RpcServer:
 
     def _decided(self, reply: Reply) -> None:
         if isinstance(reply, Loaded):
-            self._set_health(health_pb2.HealthCheckResponse.SERVING)
+            self.set_serving()
 
     def _set_health(self, status: health_pb2.HealthCheckResponse.ServingStatus) -> None:
         for service in (health.OVERALL_HEALTH, SERVICE):

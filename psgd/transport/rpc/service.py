@@ -7,7 +7,6 @@ from typing import TypeVar
 
 import grpc
 
-from psgd.core.layout import Span
 from psgd.core.messages import Load, Pending, Pull, Push, Read, Reply
 from psgd.errors import PeerError
 from psgd.transport import wire
@@ -120,16 +119,16 @@ class ShardService:
             raise PeerError(wrong_size(kind, begin.size, expected))
         payload = self._staging.take(expected)
         patchwork = Patchwork(kind, payload)
-        push = self._announced(begin)
-        done = Span(0, 0)
+        push, size = self._announced(begin), 0
         for frame in contents:
             match frame:
                 case memoryview():
                     done = patchwork.add(frame)
+                    if push is not None and done.bytes == size:
+                        self._endpoint.prepare(push, payload, done)
                 case shard_pb2.At():
-                    self._prepare(push, payload, done)
-                    done = Span(0, 0)
                     patchwork.move(frame.offset)
+                    size = frame.size
                 case shard_pb2.Request():
                     patchwork.finish()
                     return frame, payload
@@ -144,10 +143,6 @@ class ShardService:
         push = wire.push_id_of(begin.push)
         wire.check_slot(push.slot, self._slots)
         return push
-
-    def _prepare(self, push: PushId | None, payload: memoryview, done: Span) -> None:
-        if push is not None and done.bytes:
-            self._endpoint.prepare(push, payload, done)
 
     def _download(
         self, kind: type[Pull] | type[Read], encoded: bytes, context: grpc.ServicerContext

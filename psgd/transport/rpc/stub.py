@@ -8,7 +8,8 @@ import grpc
 from psgd.errors import PsgdError
 from psgd.transport import wire
 from psgd.transport.generated.psgd.v1 import shard_pb2
-from psgd.transport.rpc.auth import JobKey
+from psgd.transport.key import JobKey
+from psgd.transport.rpc.auth import metadata_of
 from psgd.transport.rpc.channel import CHANNEL_OPTIONS, SERVICE
 from psgd.transport.rpc.frames import Frame, frame_of
 
@@ -39,7 +40,7 @@ class Stub:
 
     def __init__(self, address: str, key: JobKey) -> None:
         self._channel = grpc.insecure_channel(address, options=CHANNEL_OPTIONS)
-        self._metadata = key.metadata
+        self._metadata = metadata_of(key)
 
     def call(self, request: shard_pb2.Request, deadline_s: float) -> shard_pb2.Reply:
         """Ask, without bytes either way."""

@@ -90,5 +90,5 @@ class RpcUpload:
 
     def _frames_of(self, span: Span) -> Iterator[bytes]:
         if span.bytes:
-            yield at_frame(span.start)
+            yield at_frame(span)
             yield from data_frames(self._payload[span.start : span.stop])

@@ -4,7 +4,7 @@ import logging
 import secrets
 import socket
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import count
@@ -13,10 +13,10 @@ from psgd.core.layout import Span
 from psgd.core.messages import Load, Pull, Push, Read, Refused, Reply, Request
 from psgd.errors import LostError, PeerError, ResourceError
 from psgd.transport import wire
-from psgd.transport.base import Deliver, PushId, Upload
+from psgd.transport.base import Connection, Deliver, PushId, Upload
 from psgd.transport.generated.psgd.v1 import doorbell_pb2
+from psgd.transport.key import JobKey
 from psgd.transport.payload import as_bytes, copy, scatter, total_bytes, wrong_size
-from psgd.transport.rpc.auth import JobKey
 from psgd.transport.shm.greeting import enter
 from psgd.transport.shm.offer import Offer, Offers
 from psgd.transport.shm.overlay import Overlay
@@ -78,12 +78,24 @@ class ShmConnection:
         shard: its number, for what is said about it.
         key: the job's.
         pool: this process' segments.
+        make_spare: makes a connection of another plane, for requests to which there is too little memory to lend;
+            None: they are refused.
 
     Raises:
         LostError: if there is no such doorbell on this host, or it does not let this party in.
     """
 
-    def __init__(self, name: str, *, shard: int, key: JobKey, pool: SegmentPool) -> None:
+    def __init__(
+        self,
+        name: str,
+        *,
+        shard: int,
+        key: JobKey,
+        pool: SegmentPool,
+        make_spare: Callable[[], Connection] | None = None,
+    ) -> None:
+        self._make_spare = make_spare
+        self._spare: Connection | None = None
         self._name = f"shard {shard} at unix:@{name}"
         self._offers = Offers(pool)
         self._caller = secrets.randbits(64)
@@ -133,20 +145,18 @@ class ShmConnection:
             deliver(self._refused(wrong_size(type(request), content.nbytes, 0)), None)
             return
         with self._lock:
-            reason = self._ended
+            reason, spare = self._ended, None
             if reason is None:
                 call = self._under_way[sequence] = _Call(deliver, into)
                 try:
-                    submit = doorbell_pb2.Submit(request=message)
-                    offer = Offer(submit, self._offers)
-                    self._offer_payload(submit, offer, content)
-                    self._offer_room(submit, offer, call, self._reply_bytes(request))
-                    send(self._socket, doorbell_pb2.Ring(submit=submit), offer.descriptors)
-                    offer.made()
+                    self._ring(doorbell_pb2.Submit(request=message), content, call, self._reply_bytes(request))
                 except (OSError, ResourceError) as error:
                     del self._under_way[sequence]
                     reason = f"the request could not be sent: {error}"
-        if reason is not None:
+                    spare = self._spare_for(error)
+        if spare is not None:
+            spare.submit(request, deliver, payload, into)
+        elif reason is not None:
             deliver(self._refused(reason), None)
 
     def begin(self, push: PushId, payload: memoryview) -> Upload:
@@ -175,6 +185,8 @@ class ShmConnection:
     def close(self) -> None:
         """Refuse what is under way, and wait for it unless called from within a delivery."""
         self._end("the connection was closed")
+        if self._spare is not None:
+            self._spare.close()
         if threading.current_thread() is not self._thread:
             self._thread.join()
 
@@ -191,6 +203,28 @@ class ShmConnection:
             return welcome, StandingWeights(descriptors.pop(0), welcome) if descriptors else None
         finally:
             close_all(descriptors)
+
+    def _ring(self, submit: doorbell_pb2.Submit, content: memoryview, call: _Call, expected: int) -> None:
+        """Send a request with what goes with it.
+
+        Raises:
+            ResourceError: if there is too little memory to lend.
+            OSError: if the shard is gone.
+        """
+        offer = Offer(submit, self._offers)
+        self._offer_payload(submit, offer, content)
+        self._offer_room(submit, offer, call, expected)
+        send(self._socket, doorbell_pb2.Ring(submit=submit), offer.descriptors)
+        offer.made()
+
+    def _spare_for(self, error: OSError | ResourceError) -> Connection | None:
+        """The connection for what this one can not lend memory to; made once it is needed."""
+        if self._make_spare is None or not isinstance(error, ResourceError):
+            return None
+        if self._spare is None:
+            _log.warning("%s is asked on another plane: %s", self._name, error)
+            self._spare = self._make_spare()
+        return self._spare
 
     def _offer_payload(self, submit: doorbell_pb2.Submit, offer: Offer, content: memoryview) -> None:
         if not content.nbytes:

@@ -1,17 +1,17 @@
-"""How a party enters: it shows the job's token, and is welcomed or sent away."""
+"""How a party enters: it shows the job's key, and is welcomed or sent away."""
 
 import socket
 
 from psgd.errors import PeerError
 from psgd.transport.generated.psgd.v1 import doorbell_pb2
-from psgd.transport.rpc.auth import JobKey
+from psgd.transport.key import JobKey
 from psgd.transport.shm.packets import Receiver, close_all, path_of, send
 
 GREETED_WITHIN_S = 10.0
 
 
 def enter(through: socket.socket, receiver: Receiver, name: str, key: JobKey) -> tuple[doorbell_pb2.Welcome, list[int]]:
-    """Ring at a doorbell and show the token.
+    """Ring at a doorbell and show the key.
 
     Args:
         through: not connected yet.

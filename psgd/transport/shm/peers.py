@@ -7,7 +7,7 @@ from psgd.core.messages import PeerMessage
 from psgd.errors import LostError, PeerError
 from psgd.transport import wire
 from psgd.transport.generated.psgd.v1 import doorbell_pb2
-from psgd.transport.rpc.auth import JobKey
+from psgd.transport.key import JobKey
 from psgd.transport.shm.greeting import enter
 from psgd.transport.shm.packets import Receiver, close_all, new_socket, send
 

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from psgd.errors import PeerError, ResourceError
+from psgd.transport.pinned import pin
 
 PAGE = mmap.PAGESIZE
 """Bytes."""
@@ -35,10 +36,10 @@ class Segment:
 
     def __init__(self, descriptor: int, size: int) -> None:
         self.size = size
-        bytes_ = map_sealed(descriptor, size, mmap.PROT_READ | mmap.PROT_WRITE)
+        self._bytes = map_sealed(descriptor, size, mmap.PROT_READ | mmap.PROT_WRITE)
         self._descriptor = _Descriptor(descriptor)
-        self.address: int = bytes_.ctypes.data
-        self.view: memoryview = bytes_.data
+        self.address: int = self._bytes.ctypes.data
+        self.view: memoryview = self._bytes.data
         """All of it, writable."""
 
     @classmethod
@@ -73,12 +74,21 @@ class Segment:
         """Whoever maps it from here on may read it, but not write to it; this mapping stays writable."""
         fcntl.fcntl(self.descriptor, fcntl.F_ADD_SEALS, _SEAL_FUTURE_WRITE | fcntl.F_SEAL_SEAL)
 
+    def pin(self) -> None:
+        """Let a GPU copy to it and from it by itself, if it can, until nobody refers to the memory any more."""
+        pin(self._bytes)
+
 
 class SegmentPool:
-    """The segments of this process that others may be asked to map; finds them by address."""
+    """The segments of this process that others may be asked to map; finds them by address.
 
-    def __init__(self) -> None:
+    Args:
+        for_gpu: a GPU is to copy to them and from them.
+    """
+
+    def __init__(self, for_gpu: bool = False) -> None:
         self._segments: list[Segment] = []  # by address
+        self._for_gpu = for_gpu
 
     def allocate(self, size: int) -> torch.Tensor:
         """Zeroed shared memory: (size,) uint8.
@@ -87,6 +97,8 @@ class SegmentPool:
             ResourceError: if there is too little memory.
         """
         segment = Segment.create(size)
+        if self._for_gpu:
+            segment.pin()
         self._segments.append(segment)
         self._segments.sort(key=lambda each: each.address)
         return segment.memory

@@ -1,6 +1,5 @@
-"""A shard's doorbell: who rings is let in with the job's token, and served until it goes."""
+"""A shard's doorbell: who rings is let in with the job's key, and served until it goes."""
 
-import hmac
 import logging
 import secrets
 import socket
@@ -15,8 +14,8 @@ from psgd.errors import PeerError
 from psgd.transport import wire
 from psgd.transport.base import Endpoint, nobody_waits
 from psgd.transport.generated.psgd.v1 import doorbell_pb2
+from psgd.transport.key import JobKey
 from psgd.transport.payload import as_bytes, expected_bytes, land, wrong_size
-from psgd.transport.rpc.auth import JobKey
 from psgd.transport.shm.greeting import GREETED_WITHIN_S
 from psgd.transport.shm.packets import Receiver, close_all, new_socket, path_of, send
 from psgd.transport.shm.segment import Segment
@@ -36,15 +35,23 @@ class ShmServer:
         slots: of the job.
         weights: the segment with the shard's memory, and the byte at which it starts there; None where weights may
             not be read in place.
+        for_gpu: the shard copies from the segments that it is shown to a GPU.
     """
 
     def __init__(
-        self, endpoint: Endpoint, *, key: JobKey, slots: int, weights: tuple[Segment, int] | None = None
+        self,
+        endpoint: Endpoint,
+        *,
+        key: JobKey,
+        slots: int,
+        weights: tuple[Segment, int] | None = None,
+        for_gpu: bool = False,
     ) -> None:
         self._endpoint = endpoint
         self._key = key
         self._slots = slots
         self._weights = weights
+        self._for_gpu = for_gpu
         self._lock = threading.Lock()
         self._visits: set[_Visit] = set()
         self._closed = False
@@ -78,7 +85,7 @@ class ShmServer:
 
     def _admit(self, visitor: socket.socket) -> None:
         """In a frame of its own, so that the thread that waits for the next visitor holds nothing of the last one."""
-        visit = _Visit(visitor, self._endpoint, self._slots, self._gone)
+        visit = _Visit(visitor, self._endpoint, self._slots, self._for_gpu, self._gone)
         with self._lock:
             closed = self._closed
             if not closed:
@@ -93,16 +100,14 @@ class ShmServer:
             self._visits.discard(visit)
 
     def _greet(self, visitor: socket.socket, ring: doorbell_pb2.Ring) -> None:
-        """Welcome whoever shows the job's token.
+        """Welcome whoever shows the job's key.
 
         Raises:
             PeerError: if it does not.
         """
-        hello = ring.hello
-        if not hmac.compare_digest(hello.token.encode(), self._key.token.encode()):
-            raise PeerError(f"a hello without the token of job {self._key.job}")
-        if hello.job != self._key.job:
-            raise PeerError(f"a hello of job {hello.job!r} at a shard of job {self._key.job!r}")
+        rejection = self._key.judge("a hello", ring.hello.job, ring.hello.token)
+        if rejection is not None:
+            raise PeerError(rejection.line)
         sizes = self._endpoint.sizes
         welcome = doorbell_pb2.Welcome(pull_bytes=sizes.pull, whole_bytes=sizes.whole, total_bytes=sizes.total)
         descriptors = []
@@ -117,11 +122,17 @@ class _Visit:
     """One party that has rung, and the segments that it has shown."""
 
     def __init__(
-        self, visitor: socket.socket, endpoint: Endpoint, slots: int, gone: "Callable[[_Visit], None]"
+        self,
+        visitor: socket.socket,
+        endpoint: Endpoint,
+        slots: int,
+        for_gpu: bool,
+        gone: "Callable[[_Visit], None]",
     ) -> None:
         self._socket = visitor
         self._endpoint = endpoint
         self._slots = slots
+        self._for_gpu = for_gpu
         self._gone = gone
         self._segments: dict[int, Segment] = {}
 
@@ -209,7 +220,9 @@ class _Visit:
             if len(self._segments) + len(descriptors) > _MOST_SEGMENTS:
                 raise PeerError(f"a worker shows at most {_MOST_SEGMENTS} segments")
             for segment in announced:
-                self._segments[segment.id] = Segment(descriptors.pop(0), segment.size)
+                mapped = self._segments[segment.id] = Segment(descriptors.pop(0), segment.size)
+                if self._for_gpu and not segment.once:
+                    mapped.pin()
         except OSError as error:
             raise PeerError(f"a segment can not be mapped: {error.strerror}") from error
         finally:

@@ -13,7 +13,8 @@ from psgd.errors import InternalError
 from psgd.transport import wire
 from psgd.transport.base import PushId
 from psgd.transport.generated.psgd.v1 import shard_pb2
-from psgd.transport.rpc import JobKey, Retry, RpcConnection, RpcServer
+from psgd.transport.key import JobKey
+from psgd.transport.rpc import Retry, RpcConnection, RpcServer
 from psgd.transport.rpc.frames import CHUNK, begin_frame, data_frames, reply_frame
 from tests.transport.rpc.network import Forwarder, Said, ScriptedServer
 from tests.transport.scripted import (
@@ -270,14 +271,6 @@ def test_shard_may_start_after_its_callers(broken: Broken) -> None:
 BEGUN = PushId(Slot(0), FIRST, Step(0))
 
 
-def prepared(endpoint: ScriptedEndpoint, count: int) -> None:
-    """Wait until the shard has heard of so many pieces."""
-    deadline = time.monotonic() + PATIENCE_S
-    while len(endpoint.prepared) < count:
-        assert time.monotonic() < deadline
-        time.sleep(0.001)  # a scripted endpoint tells nobody
-
-
 @pytest.mark.parametrize("finished_first", [False, True])
 def test_a_stream_that_breaks_off_in_the_middle_ends_in_one_receipt(broken: Broken, finished_first: bool) -> None:
     endpoint = undecided()
@@ -285,8 +278,7 @@ def test_a_stream_that_breaks_off_in_the_middle_ends_in_one_receipt(broken: Brok
     delivered, payload = Delivered(), bytearray(b"ABC.")
     upload = connection.begin(BEGUN, memoryview(payload))
     upload.ready(Span(0, 2))
-    upload.ready(Span(2, 3))  # that the piece before is whole is known when the next one begins
-    prepared(endpoint, 1)
+    assert endpoint.hears(1)
     payload[:] = b"ABCD"
     if finished_first:
         upload.finish(push(), delivered)
@@ -378,8 +370,7 @@ def test_closing_lets_go_of_pushes_that_have_begun(closing: Closing) -> None:
     under_way, never_begun, left_alone = (connection.begin(BEGUN, memoryview(b"ABCD")) for _ in range(3))
     for upload in (under_way, left_alone):
         upload.ready(Span(0, 2))
-        upload.ready(Span(2, 3))
-    prepared(endpoint, 2)  # both streams are open
+    assert endpoint.hears(2)  # both streams are open
     connection.close()
     for upload in (under_way, never_begun):
         delivered = Delivered()

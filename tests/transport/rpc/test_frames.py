@@ -56,7 +56,7 @@ def test_messages_within_a_stream_are_protobufs_own() -> None:
     assert frame_of(begin_frame(7)) == shard_pb2.Begin(size=7)
     announced = shard_pb2.Begin(size=7, push=shard_pb2.PushId(slot=1, incarnation=2, step=3))
     assert frame_of(begin_frame(7, PushId(Slot(1), Incarnation(2), Step(3)))) == announced
-    assert frame_of(at_frame(2**40)) == shard_pb2.At(offset=2**40)
+    assert frame_of(at_frame(Span(2**40, 2**40 + 3))) == shard_pb2.At(offset=2**40, size=3)
     assert frame_of(request_frame(request)) == request
     assert frame_of(reply_frame(reply)) == reply
 

@@ -7,7 +7,8 @@ import pytest
 from psgd.core.ids import Shard, Step
 from psgd.core.messages import Confirm
 from psgd.errors import InternalError
-from psgd.transport.rpc import JobKey, RpcPeerLink, RpcServer
+from psgd.transport.key import JobKey
+from psgd.transport.rpc import RpcPeerLink, RpcServer
 from tests.transport.rpc.network import Forwarder
 from tests.transport.scripted import ScriptedEndpoint
 

@@ -20,13 +20,16 @@ from psgd.transport import wire
 from psgd.transport.base import PushId
 from psgd.transport.generated.psgd.v1 import shard_pb2
 from psgd.transport.generated.psgd.v1.shard_pb2_grpc import ShardStub
-from psgd.transport.rpc import JobKey, RpcConnection, RpcPeerLink, RpcServer
+from psgd.transport.key import JobKey
+from psgd.transport.rpc import RpcConnection, RpcPeerLink, RpcServer
+from psgd.transport.rpc.auth import metadata_of
 from psgd.transport.rpc.channel import SERVICE
 from psgd.transport.rpc.frames import CHUNK
 from psgd.transport.wire import OperationId
 from tests.transport.scripted import PATIENCE_S, ScriptedEndpoint, answers, ask, pull, push, receipt
 
 KEY = JobKey("job-1", "a secret")
+SHOWN = metadata_of(KEY)
 SLOTS = 2
 OPERATION = OperationId(caller=12, sequence=34)
 GRADIENT = b"gradient"
@@ -93,9 +96,9 @@ def test_client_generated_from_the_contract_pushes_and_pulls(serve: Serve, chann
     stub = ShardStub(channel(serve(endpoint)))
     half = len(weights) // 2
     gradient = [weights[half:], weights[:half]]
-    [answer] = stub.Push(iter(upload(push(), gradient)), metadata=KEY.metadata)
+    [answer] = stub.Push(iter(upload(push(), gradient)), metadata=SHOWN)
     assert wire.reply_of(answer.reply) == receipt()
-    head, begin, *data = stub.Pull(request(pull()), metadata=KEY.metadata)
+    head, begin, *data = stub.Pull(request(pull()), metadata=SHOWN)
     assert wire.reply_of(head.reply) == answers(pull())
     assert begin.begin.size == len(weights)
     assert [len(frame.data) for frame in data] == [CHUNK, CHUNK]
@@ -151,7 +154,7 @@ def test_health_says_serving_once_the_weights_are_loaded(serve: Serve, channel: 
         return [stub.Check(health_pb2.HealthCheckRequest(service=name)).status for name in ("", SERVICE)]
 
     assert health() == [Health.NOT_SERVING, Health.NOT_SERVING]
-    load = ShardStub(channel(server)).Load.future(iter(upload(Load())), metadata=KEY.metadata)
+    load = ShardStub(channel(server)).Load.future(iter(upload(Load())), metadata=SHOWN)
     arrival = endpoint.next_arrival()
     assert health() == [Health.NOT_SERVING, Health.NOT_SERVING]
     arrival.deliver(answers(Load()), None)
@@ -180,7 +183,7 @@ class Showing(grpc.StreamStreamClientInterceptor):  # type: ignore[type-arg]  # 
     """Shows the token in every call."""
 
     def intercept_stream_stream(self, continuation: Any, client_call_details: Any, request_iterator: Any) -> Any:
-        client_call_details = client_call_details._replace(metadata=KEY.metadata)
+        client_call_details = client_call_details._replace(metadata=SHOWN)
         return continuation(client_call_details, request_iterator)
 
 
@@ -215,11 +218,11 @@ def test_malformed_push_is_refused_and_changes_nothing(
     endpoint = ScriptedEndpoint(GRADIENT)
     opened = channel(serve(endpoint))
     stream = opened.stream_stream(f"/{SERVICE}/Push", None, None)
-    code, details = refused(lambda: list(stream(iter(frames), metadata=KEY.metadata)))
+    code, details = refused(lambda: list(stream(iter(frames), metadata=SHOWN)))
     assert code is grpc.StatusCode.INVALID_ARGUMENT
     assert line in details
     assert endpoint.arrivals == []
-    [answer] = ShardStub(opened).Push(iter(upload()), metadata=KEY.metadata)
+    [answer] = ShardStub(opened).Push(iter(upload()), metadata=SHOWN)
     assert wire.reply_of(answer.reply) == receipt()
 
 
@@ -241,7 +244,7 @@ def test_malformed_call_is_refused_and_changes_nothing(
 ) -> None:
     endpoint = ScriptedEndpoint(GRADIENT)
     call = channel(serve(endpoint)).unary_stream(f"/{SERVICE}/{method}", None, None)
-    code, details = refused(lambda: list(call(encoded, metadata=KEY.metadata)))
+    code, details = refused(lambda: list(call(encoded, metadata=SHOWN)))
     assert code is grpc.StatusCode.INVALID_ARGUMENT
     assert line in details
     assert endpoint.arrivals == []
@@ -252,7 +255,7 @@ def test_tidings_are_taken_whole_or_not_at_all(serve: Serve, channel: Open) -> N
     confirm = shard_pb2.PeerMessage(confirm=shard_pb2.Confirm(shard=1))
     tidings = shard_pb2.Tidings(messages=[confirm, shard_pb2.PeerMessage()])
     stub = ShardStub(channel(serve(endpoint)))
-    assert refused(lambda: stub.Tell(tidings, metadata=KEY.metadata))[0] is grpc.StatusCode.INVALID_ARGUMENT
+    assert refused(lambda: stub.Tell(tidings, metadata=SHOWN))[0] is grpc.StatusCode.INVALID_ARGUMENT
     assert endpoint.arrivals == []
 
 
@@ -260,7 +263,7 @@ def test_frame_beyond_the_limit_is_refused(serve: Serve, channel: Open) -> None:
     gradient = bytes(2 * CHUNK)
     endpoint = ScriptedEndpoint(gradient)
     stub = ShardStub(channel(serve(endpoint)))
-    code, _ = refused(lambda: list(stub.Push(iter(upload(pieces=[gradient])), metadata=KEY.metadata)))
+    code, _ = refused(lambda: list(stub.Push(iter(upload(pieces=[gradient])), metadata=SHOWN)))
     assert code is grpc.StatusCode.RESOURCE_EXHAUSTED
     assert endpoint.arrivals == []
 
@@ -268,7 +271,7 @@ def test_frame_beyond_the_limit_is_refused(serve: Serve, channel: Open) -> None:
 def test_oversized_metadata_are_refused(serve: Serve, channel: Open) -> None:
     endpoint = ScriptedEndpoint(GRADIENT)
     stub = ShardStub(channel(serve(endpoint)))
-    metadata = (*KEY.metadata, ("psgd-more", "x" * 16384))
+    metadata = (*SHOWN, ("psgd-more", "x" * 16384))
     assert refused(lambda: list(stub.Push(iter(upload()), metadata=metadata)))[0] is grpc.StatusCode.RESOURCE_EXHAUSTED
     assert endpoint.arrivals == []
 
@@ -284,7 +287,7 @@ def early(
     """What a client sends that lets bytes leave as they become final."""
     frames = [TensorFrame(begin=shard_pb2.Begin(size=size, push=push_id))]
     for offset, data in pieces:
-        frames += [TensorFrame(at=shard_pb2.At(offset=offset)), TensorFrame(data=data)]
+        frames += [TensorFrame(at=shard_pb2.At(offset=offset, size=len(data))), TensorFrame(data=data)]
     return [*frames, TensorFrame(request=request(push(slot=1, step=7)))]
 
 
@@ -292,27 +295,41 @@ def test_bytes_in_any_order_are_the_pushs_and_the_shard_hears_of_them_as_they_co
     endpoint = ScriptedEndpoint(GRADIENT)
     stub = ShardStub(channel(serve(endpoint)))
     frames = early([(4, b"ie"), (6, b"nt"), (0, b"grad")])
-    [answer] = stub.Push(iter(frames), metadata=KEY.metadata)
+    [answer] = stub.Push(iter(frames), metadata=SHOWN)
     assert wire.reply_of(answer.reply) == receipt(step=7)
     assert [arrival.payload for arrival in endpoint.arrivals] == [GRADIENT]
     expected = PushId(Slot(1), Incarnation(5), Step(7))
-    # The last piece comes with the push itself.
-    assert endpoint.prepared == [(expected, (4, 6), b"ie"), (expected, (6, 8), b"nt")]
+    assert endpoint.prepared == [(expected, (4, 6), b"ie"), (expected, (6, 8), b"nt"), (expected, (0, 4), b"grad")]
 
 
 def test_chunks_of_one_piece_are_heard_of_together(serve: Serve, channel: Open) -> None:
     endpoint = ScriptedEndpoint(GRADIENT)
     stub = ShardStub(channel(serve(endpoint)))
-    begin, at, data, *rest = early([(0, b"gra"), (4, b"ient")])
-    frames = [begin, at, data, TensorFrame(data=b"d"), *rest]
-    list(stub.Push(iter(frames), metadata=KEY.metadata))
-    assert [(span, content) for _, span, content in endpoint.prepared] == [((0, 4), b"grad")]
+    begin, at, _, *rest = early([(0, b"grad"), (4, b"ient")])
+    frames = [begin, at, TensorFrame(data=b"gra"), TensorFrame(data=b"d"), *rest]
+    list(stub.Push(iter(frames), metadata=SHOWN))
+    assert [(span, content) for _, span, content in endpoint.prepared] == [((0, 4), b"grad"), ((4, 8), b"ient")]
+
+
+def test_the_shard_hears_of_a_piece_as_soon_as_it_is_whole(serve: Serve, channel: Open) -> None:
+    endpoint, more = ScriptedEndpoint(GRADIENT), threading.Event()
+    begin, at, _, *rest = early([(0, b"grad"), (4, b"ient")])
+
+    def frames() -> Iterator[TensorFrame]:
+        yield from (begin, at, TensorFrame(data=b"grad"))
+        assert more.wait(PATIENCE_S)
+        yield from rest
+
+    answers = ShardStub(channel(serve(endpoint))).Push(frames(), metadata=SHOWN)
+    assert endpoint.hears(1)
+    more.set()
+    list(answers)
 
 
 def test_of_a_push_that_is_not_announced_the_shard_hears_in_the_end(serve: Serve, channel: Open) -> None:
     endpoint = ScriptedEndpoint(GRADIENT)
     stub = ShardStub(channel(serve(endpoint)))
-    [answer] = stub.Push(iter(early([(4, b"ient"), (0, b"grad")], push_id=None)), metadata=KEY.metadata)
+    [answer] = stub.Push(iter(early([(4, b"ient"), (0, b"grad")], push_id=None)), metadata=SHOWN)
     assert wire.reply_of(answer.reply) == receipt(step=7)
     assert endpoint.prepared == []
 
@@ -335,11 +352,11 @@ def test_malformed_pieces_are_refused_and_no_push_comes_of_them(
 ) -> None:
     endpoint = ScriptedEndpoint(GRADIENT)
     stub = ShardStub(channel(serve(endpoint)))
-    code, details = refused(lambda: list(stub.Push(iter(frames), metadata=KEY.metadata)))
+    code, details = refused(lambda: list(stub.Push(iter(frames), metadata=SHOWN)))
     assert code is grpc.StatusCode.INVALID_ARGUMENT
     assert line in details
     assert endpoint.arrivals == []
-    [answer] = stub.Push(iter(early([(0, GRADIENT)])), metadata=KEY.metadata)
+    [answer] = stub.Push(iter(early([(0, GRADIENT)])), metadata=SHOWN)
     assert wire.reply_of(answer.reply) == receipt(step=7)
 
 
@@ -347,7 +364,7 @@ def test_a_foreign_slot_is_refused_before_the_shard_hears_of_its_bytes(serve: Se
     endpoint = ScriptedEndpoint(GRADIENT)
     stub = ShardStub(channel(serve(endpoint)))
     frames = early([(0, b"grad"), (4, b"ient")], shard_pb2.PushId(slot=9))
-    refused(lambda: list(stub.Push(iter(frames), metadata=KEY.metadata)))
+    refused(lambda: list(stub.Push(iter(frames), metadata=SHOWN)))
     assert endpoint.prepared == []
 
 
@@ -369,7 +386,7 @@ def test_uploads_that_break_off_leave_nothing(serve: Serve, channel: Open) -> No
     stub = ShardStub(channel(server))
     for _ in range(SLOTS + 2):  # more than there may be at a time
         sent, end = threading.Event(), threading.Event()
-        call = stub.Push(hanging(sent, end), metadata=KEY.metadata)
+        call = stub.Push(hanging(sent, end), metadata=SHOWN)
         assert sent.wait(PATIENCE_S)
         call.cancel()  # type: ignore[no-untyped-call]  # so in the stubs
         end.set()
@@ -384,7 +401,7 @@ def test_no_more_than_a_jobs_uploads_are_taken_at_a_time(serve: Serve, channel: 
     stub = ShardStub(channel(serve(ScriptedEndpoint(GRADIENT))))
     end = threading.Event()
     over: queue.SimpleQueue[Any] = queue.SimpleQueue()
-    under_way = {stub.Push(hanging(threading.Event(), end), metadata=KEY.metadata) for _ in range(SLOTS + 2)}
+    under_way = {stub.Push(hanging(threading.Event(), end), metadata=SHOWN) for _ in range(SLOTS + 2)}
     for call in under_way:
         if not call.add_callback(partial(over.put, call)):  # it is over already
             over.put(call)
@@ -401,13 +418,13 @@ def test_no_more_than_a_jobs_uploads_are_taken_at_a_time(serve: Serve, channel: 
 def test_undecided_push_is_answered_pending_and_then_asked_after_without_its_bytes(serve: Serve, channel: Open) -> None:
     endpoint = ScriptedEndpoint(GRADIENT, answer=lambda request: None)
     stub = ShardStub(channel(serve(endpoint, park_s=0.01)))
-    assert next(iter(stub.Push(iter(upload()), metadata=KEY.metadata))).reply.HasField("pending")
-    assert stub.Call(request(push()), metadata=KEY.metadata).HasField("pending")
-    again = stub.Push(iter(upload()), metadata=KEY.metadata)  # in full: attaches as well
+    assert next(iter(stub.Push(iter(upload()), metadata=SHOWN))).reply.HasField("pending")
+    assert stub.Call(request(push()), metadata=SHOWN).HasField("pending")
+    again = stub.Push(iter(upload()), metadata=SHOWN)  # in full: attaches as well
     assert next(iter(again)).reply.HasField("pending")
     endpoint.next_arrival().deliver(receipt(version=8), None)
     for _ in range(2):
-        reply = wire.reply_of(stub.Call(request(push()), metadata=KEY.metadata))
+        reply = wire.reply_of(stub.Call(request(push()), metadata=SHOWN))
         assert isinstance(reply, Receipt)
         assert reply.version == 8
     assert [(each.request, each.payload) for each in endpoint.arrivals] == [(push(), GRADIENT)]
@@ -416,10 +433,10 @@ def test_undecided_push_is_answered_pending_and_then_asked_after_without_its_byt
 def test_undecided_pull_is_answered_pending_and_then_read_once(serve: Serve, channel: Open) -> None:
     endpoint = ScriptedEndpoint(b"weights", answer=lambda request: None)
     stub = ShardStub(channel(serve(endpoint, park_s=0.01)))
-    [frame] = stub.Pull(request(pull()), metadata=KEY.metadata)
+    [frame] = stub.Pull(request(pull()), metadata=SHOWN)
     assert frame.reply.HasField("pending")
     endpoint.next_arrival().deliver(answers(pull()), memoryview(b"WEIGHTS"))
-    head, begin, data = stub.Pull(request(pull()), metadata=KEY.metadata)
+    head, begin, data = stub.Pull(request(pull()), metadata=SHOWN)
     assert (wire.reply_of(head.reply), begin.begin.size, data.data) == (answers(pull()), 7, b"WEIGHTS")
     assert len(endpoint.arrivals) == 1
 
@@ -428,7 +445,7 @@ def test_weights_that_were_sent_are_not_kept(serve: Serve, channel: Open) -> Non
     endpoint = ScriptedEndpoint(b"weights")
     stub = ShardStub(channel(serve(endpoint)))
     for _ in range(2):
-        list(stub.Pull(request(pull()), metadata=KEY.metadata))
+        list(stub.Pull(request(pull()), metadata=SHOWN))
     assert len(endpoint.arrivals) == 2
 
 
@@ -438,11 +455,11 @@ RENEWED = replace(receipt(version=8), renewed=True)
 def test_weights_come_with_the_receipt_of_a_push_that_renews_them(serve: Serve, channel: Open) -> None:
     endpoint = ScriptedEndpoint(GRADIENT, answer=lambda request: None)
     stub = ShardStub(channel(serve(endpoint)))
-    call = stub.Push(iter(upload(replace(push(), renew=True))), metadata=KEY.metadata)
+    call = stub.Push(iter(upload(replace(push(), renew=True))), metadata=SHOWN)
     endpoint.next_arrival().deliver(RENEWED, memoryview(b"weights!"))
     head, begin, data = call
     assert (wire.reply_of(head.reply), begin.begin.size, data.data) == (RENEWED, 8, b"weights!")
-    repeat = wire.reply_of(stub.Call(request(push()), metadata=KEY.metadata))
+    repeat = wire.reply_of(stub.Call(request(push()), metadata=SHOWN))
     assert repeat == replace(RENEWED, renewed=False)  # they are not kept, and the reply says so
 
 
@@ -453,11 +470,11 @@ def test_weights_that_stand_are_sent_from_where_they_are(
     weights = bytearray(b"weights!")
     endpoint = ScriptedEndpoint(GRADIENT, answer=lambda request: None)
     stub = ShardStub(channel(serve(endpoint, weights_stand=stand, park_s=0.01)))
-    [frame] = stub.Pull(request(pull()), metadata=KEY.metadata)
+    [frame] = stub.Pull(request(pull()), metadata=SHOWN)
     assert frame.reply.HasField("pending")
     endpoint.next_arrival().deliver(answers(pull()), memoryview(weights))
     weights[:] = b"CHANGED!"
-    _, _, data = stub.Pull(request(pull()), metadata=KEY.metadata)
+    _, _, data = stub.Pull(request(pull()), metadata=SHOWN)
     assert data.data == expected
 
 
@@ -465,7 +482,7 @@ def test_weights_that_stand_are_sent_from_where_they_are(
 def test_upload_that_the_shard_does_not_know_is_asked_for(serve: Serve, channel: Open, message: Push | Load) -> None:
     endpoint = ScriptedEndpoint(GRADIENT)
     stub = ShardStub(channel(serve(endpoint)))
-    code, details = refused(lambda: stub.Call(request(message), metadata=KEY.metadata))
+    code, details = refused(lambda: stub.Call(request(message), metadata=SHOWN))
     assert code is grpc.StatusCode.NOT_FOUND
     assert details == f"the shard does not have this {type(message).__name__}: send it with its bytes"
     assert endpoint.arrivals == []
@@ -474,7 +491,7 @@ def test_upload_that_the_shard_does_not_know_is_asked_for(serve: Serve, channel:
 def test_answer_comes_before_the_callers_deadline(serve: Serve, channel: Open) -> None:
     endpoint = ScriptedEndpoint(GRADIENT, answer=lambda request: None)
     stub = ShardStub(channel(serve(endpoint, park_s=60.0)))
-    [answer] = stub.Push(iter(upload()), metadata=KEY.metadata, timeout=1.0)
+    [answer] = stub.Push(iter(upload()), metadata=SHOWN, timeout=1.0)
     assert answer.reply.HasField("pending")
 
 
@@ -484,7 +501,7 @@ def test_answer_comes_before_the_callers_deadline(serve: Serve, channel: Open) -
 def test_closing_wakes_parked_calls_and_leaves_nothing(serve: Serve, channel: Open) -> None:
     endpoint = ScriptedEndpoint(GRADIENT, answer=lambda request: None)
     server = serve(endpoint, park_s=60.0)
-    call = ShardStub(channel(server)).Push(iter(upload()), metadata=KEY.metadata)
+    call = ShardStub(channel(server)).Push(iter(upload()), metadata=SHOWN)
     endpoint.next_arrival()
     began = time.monotonic()
     server.close()

@@ -107,7 +107,7 @@ def test_a_piece_leaves_before_the_rest_of_them_is_there() -> None:
     setup.upload.ready(Span(8, 16))
     frames = map(frame_of, setup.upload.frames())
     next(frames)
-    assert next(frames) == shard_pb2.At(offset=8)
+    assert next(frames) == shard_pb2.At(offset=8, size=8)
     assert next(frames) == memoryview(CONTENT[8:16])
     setup.payload[:] = CONTENT
     setup.finish()

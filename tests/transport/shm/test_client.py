@@ -9,10 +9,11 @@ import torch
 from psgd.core.ids import Boundary
 from psgd.core.messages import Inspect, Load, Loaded, Read, Refused, Reply, Request
 from psgd.errors import LostError, ResourceError
-from psgd.transport.base import Deliver
+from psgd.transport.base import Connection, Deliver
 from psgd.transport.flat import view_bytes
 from psgd.transport.generated.psgd.v1 import doorbell_pb2
-from psgd.transport.rpc import JobKey
+from psgd.transport.key import JobKey
+from psgd.transport.memory import MemoryConnection
 from psgd.transport.shm import Segment, SegmentPool, ShmConnection, ShmServer
 from psgd.transport.shm.packets import Receiver, new_socket, path_of, send
 from tests.transport.scripted import PATIENCE_S, Delivered, ScriptedEndpoint, answers, ask, pull, push, receipt
@@ -215,6 +216,63 @@ def test_a_request_that_finds_no_memory_is_refused_and_the_next_is_served(
         assert isinstance(submitted(connection, pull(whole=True), into=both).wait()[0], Refused)
     assert setup.endpoint.arrivals == []
     assert ask(connection, push(), view_bytes(gradient)) == (receipt(), None)
+
+
+def short_of_memory(size: int) -> Segment:
+    raise ResourceError("no memory")
+
+
+class Spares:
+    """Makes spare connections, and knows what became of them."""
+
+    def __init__(self) -> None:
+        self.endpoint = ScriptedEndpoint(PUSHED, FROZEN)
+        self.made: list[MemoryConnection] = []
+
+    def __call__(self) -> Connection:
+        self.made.append(MemoryConnection(self.endpoint))
+        return self.made[-1]
+
+
+def test_what_no_memory_can_be_lent_to_takes_the_spare_connection_and_all_else_does_not(
+    setups: Setups, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    setup, spares = setups(), Spares()
+    connection = ShmConnection(setup.server.name, shard=3, key=KEY, pool=setup.pool, make_spare=spares)
+    setup.connections.append(connection)
+    assert ask(connection, Load(), PUSHED + FROZEN) == (Loaded(), None)
+    assert spares.made == []
+    with monkeypatch.context() as patch:
+        patch.setattr(Segment, "create", short_of_memory)
+        into = bytearray(SIZE)
+        assert ask(connection, pull(), into=into) == (answers(pull()), None)
+        assert into == PUSHED
+        assert ask(connection, Load(), FROZEN + PUSHED) == (Loaded(), None)
+        assert ask(connection, Inspect()) == (answers(Inspect()), None)
+    assert ask(connection, pull(), into=into) == (answers(pull()), None)
+    assert [arrival.request for arrival in setup.endpoint.arrivals] == [Load(), Inspect(), pull()]
+    assert [(arrival.request, arrival.payload) for arrival in spares.endpoint.arrivals] == [
+        (pull(), None),
+        (Load(), FROZEN + PUSHED),
+    ]
+    assert len(spares.made) == 1
+    assert caplog.messages == [f"shard 3 at unix:@{setup.server.name} is asked on another plane: no memory"]
+
+
+def test_the_spare_connection_ends_with_the_connection(setups: Setups, monkeypatch: pytest.MonkeyPatch) -> None:
+    setup, spares = setups(), Spares()
+    spares.endpoint.answer = lambda _: None
+    connection = ShmConnection(setup.server.name, shard=3, key=KEY, pool=setup.pool, make_spare=spares)
+    setup.connections.append(connection)
+    monkeypatch.setattr(Segment, "create", short_of_memory)
+    delivered = submitted(connection, Read(Boundary(1)))
+    assert not delivered.here
+    connection.close()
+    assert delivered.wait() == (Refused("the connection was closed"), None)
+    assert ask(connection, Read(Boundary(1)))[0] == Refused(
+        f"shard 3 at unix:@{setup.server.name}: the connection was closed"
+    )
+    assert len(spares.endpoint.arrivals) == len(spares.made) == 1
 
 
 # ------------------------------------------------------------------ who is let in

@@ -6,7 +6,7 @@ import pytest
 from psgd.core.ids import Shard, Slot, Step
 from psgd.core.messages import Commit, Confirm, Held, PeerMessage
 from psgd.errors import LostError
-from psgd.transport.rpc import JobKey
+from psgd.transport.key import JobKey
 from psgd.transport.shm import ShmPeer, ShmServer
 from tests.transport.scripted import ScriptedEndpoint
 

@@ -13,7 +13,7 @@ from psgd.core.messages import Confirm, Done, Held, Inspect, Load, Loaded, Refus
 from psgd.transport import wire
 from psgd.transport.base import Deliver
 from psgd.transport.generated.psgd.v1 import doorbell_pb2, shard_pb2
-from psgd.transport.rpc import JobKey
+from psgd.transport.key import JobKey
 from psgd.transport.shm import Segment, SegmentPool, ShmConnection, ShmServer
 from psgd.transport.shm.packets import MOST_DESCRIPTORS, new_socket, path_of
 from tests.transport.scripted import PATIENCE_S, ScriptedEndpoint, answers, ask, pull, push, receipt

@@ -8,7 +8,7 @@ from google.protobuf.message import Message
 from psgd.core.messages import Reply, Request
 from psgd.transport import wire
 from psgd.transport.generated.psgd.v1 import doorbell_pb2
-from psgd.transport.rpc import JobKey
+from psgd.transport.key import JobKey
 from psgd.transport.shm.packets import Receiver, close_all, new_socket, path_of, send
 from psgd.transport.wire import OperationId
 from tests.transport.scripted import PATIENCE_S

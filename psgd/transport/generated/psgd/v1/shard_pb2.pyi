@@ -114,20 +114,23 @@ Global___Begin: _TypeAlias = Begin  # noqa: Y015
 
 @_typing.final
 class At(_message.Message):
-    """The next data belongs here; in the end there must be each byte once."""
+    """The next data is a piece of `size` bytes, which belongs here; in the end there must be each byte once."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     OFFSET_FIELD_NUMBER: _builtins.int
+    SIZE_FIELD_NUMBER: _builtins.int
     offset: _builtins.int
+    size: _builtins.int
     def __init__(
         self,
         *,
         offset: _builtins.int = ...,
+        size: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["offset", b"offset"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["offset", b"offset", "size", b"size"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
