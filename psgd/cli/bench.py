@@ -2,11 +2,13 @@
 
 import sys
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from psgd.bench.case import StepCase
 from psgd.bench.plane import measure_plane
 from psgd.bench.scale import grow
+from psgd.bench.scale_picture import check_drawable, draw
 from psgd.bench.step import compare
 from psgd.bench.training import TrainingCase, compare_throughput
 from psgd.cli.bench_config import PlaneConfig, ScaleConfig, StepConfig, ThroughputConfig, steps_for
@@ -35,7 +37,19 @@ def _measure(config: StepConfig | ThroughputConfig | PlaneConfig | ScaleConfig) 
         case PlaneConfig():
             return measure_plane(config.plane, config.mbytes, config.rounds, config.warmup, tell)
         case ScaleConfig():
-            return grow(_series(config), tell)
+            return _grow(config)
+
+
+def _grow(config: ScaleConfig) -> dict[str, Any]:
+    """Measure the series, and draw them."""
+    target = None if config.draw is None else Path(config.draw)
+    if target is not None:
+        check_drawable(target)
+    figures = grow(_series(config), tell)
+    if target is not None:
+        draw(figures, target)
+        tell(f"the picture is {target}")
+    return figures
 
 
 def _step_case(config: StepConfig) -> StepCase:

@@ -127,9 +127,9 @@ class ScaleConfig:
         ConfigurationError: if a number is none, or out of range.
     """
 
-    workers: tuple[str, ...] = option(("1", "2", "4"), "Series", "numbers of workers", "N,...")
-    shards: tuple[str, ...] = option(("1", "2"), "Series", "numbers of shards", "N,...")
-    params: tuple[str, ...] = option(("1e5", "1e6", "1e7"), "Series", "numbers of parameters", "N,...")
+    workers: tuple[str, ...] = option(("1", "2", "4", "8", "16"), "Series", "numbers of workers", "N,...")
+    shards: tuple[str, ...] = option(("1", "2", "4", "8"), "Series", "numbers of shards", "N,...")
+    params: tuple[str, ...] = option(("1e5", "1e6", "1e7", "1e8"), "Series", "numbers of parameters", "N,...")
 
     base_workers: int = option(2, "Elsewhere", "workers where shards or parameters grow")
     base_shards: int = option(1, "Elsewhere", "shards where workers or parameters grow")
@@ -140,6 +140,7 @@ class ScaleConfig:
 
     steps: int | None = option(None, "Run", "measured steps of each run (default: by the size, 10 to 300)")
     warmup: int = option(5, "Run", "steps before these")
+    draw: str | None = option(None, "Run", "draw it, as PNG, SVG or PDF; takes pip install 'psgd[plots]'", "FILE")
     json: bool = option(False, "Run", AS_JSON)
 
     def __post_init__(self) -> None:

@@ -109,6 +109,18 @@ def test_each_series_grows_one_number(asked: list[tuple[Any, ...]]) -> None:
     }
 
 
+def test_the_series_are_drawn_where_that_is_wanted(
+    asked: list[tuple[Any, ...]], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    drawn: list[Path] = []
+    monkeypatch.setattr("psgd.cli.bench.draw", lambda figures, target: drawn.append(target))
+    assert bench("scale") == 0
+    assert drawn == []
+    assert bench("scale", "--draw", str(tmp_path / "scale.png")) == 0
+    assert drawn == [tmp_path / "scale.png"]
+    assert len(asked) == 2
+
+
 @pytest.mark.parametrize(
     ("options", "line"),
     [
@@ -132,6 +144,7 @@ def test_each_series_grows_one_number(asked: list[tuple[Any, ...]]) -> None:
         ("scale --shards 1.5", "shards must be whole numbers, got 1.5"),
         ("scale --params 1e2,9", "params must all be >= 10, got 1e2, 9"),
         ("scale --base-params 9", "base_params must be >= 10, got 9"),
+        ("scale --draw scale.xyz", "the picture's name must end in one of"),
     ],
 )
 def test_bad_input_is_one_line(capsys: pytest.CaptureFixture[str], options: str, line: str) -> None:
