@@ -1,6 +1,5 @@
 """`Trainer`: from a model, data and an optimizer to a `Result`, on shards and workers that Ray runs."""
 
-import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from datetime import UTC, datetime
@@ -26,20 +25,10 @@ from psgd.config import (
     Straggler,
     Training,
 )
-from psgd.coordinator.outcome import Outcome
 from psgd.core.modes import Async, Mode, Rules, Sync
 from psgd.data.batches import MapDataset
 from psgd.data.sampler import BatchPlan
 from psgd.errors import ConfigurationError
-from psgd.observers import (
-    Broadcast,
-    DivergenceWarning,
-    JsonLinesWriter,
-    Recorder,
-    TensorBoardWriter,
-    Tolerant,
-    progress_display,
-)
 from psgd.planning import (
     LayoutChoice,
     Plan,
@@ -56,14 +45,12 @@ from psgd.planning import (
     rehearse,
 )
 from psgd.raytrain import read_run, read_scaling
-from psgd.result import Result, compute_figures, make_result, save_weights
-from psgd.runlog import Evaluation, Footer, Header, Iteration, Observer, Record, versions
+from psgd.result import Result
+from psgd.running import run
 from psgd.training.callbacks import Callback, EarlyStopping
 from psgd.training.losses import resolve_loss
 from psgd.transport.compression import parse_wire
 from psgd.transport.flat import layout_of, tensors_of
-
-log = logging.getLogger("psgd")
 
 GPUS_PER_SHARD = 0.25
 """What a shard on a GPU reserves where nothing is said: it is idle while workers compute, so they may share it."""
@@ -234,15 +221,7 @@ class Trainer:
         Raises:
             PsgdError: as `fit()`.
         """
-        recorder = Recorder()
-        with Broadcast([recorder, *self._observers(plan)]) as observe:
-            for callback in self.callbacks:
-                callback.on_start()
-            outcome = _launch(plan, observe)
-            result = _conclude(plan, outcome, recorder, observe)
-        for callback in self.callbacks:
-            callback.on_end(result)
-        return result
+        return run(plan, self.callbacks, self.progress)
 
     def plan(self) -> Plan:
         """Check everything that can be checked without starting anything: folder, data, model, optimizer.
@@ -380,57 +359,3 @@ class Trainer:
         per_epoch = BatchPlan(samples, slots, self.batch_size, self.seed).steps_per_epoch
         steps = self.steps if self.epochs is None else self.epochs * per_epoch
         return steps, None if self.val_data is None else self.evaluate_every or per_epoch
-
-    def _observers(self, plan: Plan) -> list[Observer]:
-        """Who is told what happens: the user first, then what is written."""
-        rules = plan.job.rules
-        observers: list[Observer] = [DivergenceWarning(), *map(CallbackObserver, self.callbacks)]
-        if self.progress:
-            observers.append(progress_display(rules.slots, rules.steps))
-        if plan.out is not None:
-            header = Header(plan.settings, versions(), datetime.now(UTC).isoformat(timespec="seconds"))
-            observers.append(Tolerant(JsonLinesWriter(plan.out, header)))
-            observers.append(Tolerant(TensorBoardWriter(plan.out, rules.slots)))
-        return observers
-
-
-class CallbackObserver:
-    """Tells a user's callback the records that it has methods for."""
-
-    def __init__(self, callback: Callback) -> None:
-        self._callback = callback
-
-    def __call__(self, record: Record) -> None:
-        """Pass the record on."""
-        match record:
-            case Iteration():
-                self._callback.on_step(record)
-            case Evaluation():
-                self._callback.on_evaluation(record)
-
-    def close(self) -> None:
-        """Nothing to let go of."""
-
-
-def _launch(plan: Plan, observe: Callable[[Record], None]) -> Outcome:
-    """Run on the plane of the plan; Ray is imported only for those that need it."""
-    if plan.job.plane == "memory":
-        from psgd import inprocess
-
-        return inprocess.run(plan.job, plan.initial, plan.stopping, observe)
-    from psgd import cluster
-
-    return cluster.run(plan.job, plan.placement, plan.initial, plan.stopping, observe)
-
-
-def _conclude(plan: Plan, outcome: Outcome, recorder: Recorder, observe: Callable[[Record], None]) -> Result:
-    """Write the weights, then the log's last line: a log that has one is a run that is complete."""
-    figures = compute_figures(plan.job, outcome, recorder, plan.out)
-    checkpoint = None
-    if plan.out is not None:
-        try:
-            checkpoint = save_weights(outcome.weights, plan.out)
-        except OSError as error:
-            log.warning("the weights are not saved: %s; Result.weights has them", error)
-    observe(Footer(figures))
-    return make_result(plan.job, outcome, recorder, figures, checkpoint, plan.out)

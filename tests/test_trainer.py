@@ -118,7 +118,7 @@ def test_the_history_persists_even_if_the_weights_do_not(
     def fail(*_: Any) -> Path:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr("psgd.trainer.save_weights", fail)
+    monkeypatch.setattr("psgd.running.save_weights", fail)
     result = make(out=tmp_path).fit()
     assert result.checkpoint is None
     assert result.weights.keys() == MLP().state_dict().keys()

@@ -1,0 +1,100 @@
+"""A planned run from start to `Result`: who is told what happens, where it runs, what is written in the end."""
+
+import logging
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+
+from psgd.coordinator.outcome import Outcome
+from psgd.observers import (
+    Broadcast,
+    DivergenceWarning,
+    JsonLinesWriter,
+    Recorder,
+    TensorBoardWriter,
+    Tolerant,
+    progress_display,
+)
+from psgd.planning import Plan
+from psgd.result import Result, compute_figures, make_result, save_weights
+from psgd.runlog import Evaluation, Footer, Header, Iteration, Observer, Record, versions
+from psgd.training.callbacks import Callback
+
+log = logging.getLogger("psgd")
+
+
+def run(plan: Plan, callbacks: Sequence[Callback], progress: bool) -> Result:
+    """Train as planned.
+
+    Args:
+        progress: show how far it is.
+
+    Returns:
+        The result, also when the run was stopped early.
+
+    Raises:
+        PsgdError: if the run has failed.
+    """
+    recorder = Recorder()
+    with Broadcast([recorder, *_observers(plan, callbacks, progress)]) as observe:
+        for callback in callbacks:
+            callback.on_start()
+        outcome = _launch(plan, observe)
+        result = _conclude(plan, outcome, recorder, observe)
+    for callback in callbacks:
+        callback.on_end(result)
+    return result
+
+
+def _observers(plan: Plan, callbacks: Sequence[Callback], progress: bool) -> list[Observer]:
+    """Who is told what happens: the user first, then what is written."""
+    rules = plan.job.rules
+    observers: list[Observer] = [DivergenceWarning(), *map(CallbackObserver, callbacks)]
+    if progress:
+        observers.append(progress_display(rules.slots, rules.steps))
+    if plan.out is not None:
+        header = Header(plan.settings, versions(), datetime.now(UTC).isoformat(timespec="seconds"))
+        observers.append(Tolerant(JsonLinesWriter(plan.out, header)))
+        observers.append(Tolerant(TensorBoardWriter(plan.out, rules.slots)))
+    return observers
+
+
+class CallbackObserver:
+    """Tells a user's callback the records that it has methods for."""
+
+    def __init__(self, callback: Callback) -> None:
+        self._callback = callback
+
+    def __call__(self, record: Record) -> None:
+        """Pass the record on."""
+        match record:
+            case Iteration():
+                self._callback.on_step(record)
+            case Evaluation():
+                self._callback.on_evaluation(record)
+
+    def close(self) -> None:
+        """Nothing to let go of."""
+
+
+def _launch(plan: Plan, observe: Callable[[Record], None]) -> Outcome:
+    """Run on the plane of the plan; Ray is imported only for those that need it."""
+    if plan.job.plane == "memory":
+        from psgd import inprocess
+
+        return inprocess.run(plan.job, plan.initial, plan.stopping, observe)
+    from psgd import cluster
+
+    return cluster.run(plan.job, plan.placement, plan.initial, plan.stopping, observe)
+
+
+def _conclude(plan: Plan, outcome: Outcome, recorder: Recorder, observe: Callable[[Record], None]) -> Result:
+    """Write the weights, then the log's last line: a log that has one is a run that is complete."""
+    figures = compute_figures(plan.job, outcome, recorder, plan.out)
+    checkpoint = None
+    if plan.out is not None:
+        try:
+            checkpoint = save_weights(outcome.weights, plan.out)
+        except OSError as error:
+            log.warning("the weights are not saved: %s; Result.weights has them", error)
+    observe(Footer(figures))
+    return make_result(plan.job, outcome, recorder, figures, checkpoint, plan.out)
