@@ -149,7 +149,7 @@ REFUSALS = {
     "bfloat": "got 'bfloat'; did you mean bfloat16?",
     "topk": "wire topk needs the fraction of values to send, such as topk:0.01, got 'topk'",
     "topk:many": "wire topk needs the fraction of values to send, such as topk:0.01, got 'topk:many'",
-    "topk:2": "the fraction of topk must be > 0 and <= 1, got 2",
+    "topk:2": "the fraction of wire topk must be > 0 and <= 1, got 2",
     "zip": "wire must be float32, bfloat16, float16, int8, onebit or topk:FRACTION, got 'zip'",
 }
 

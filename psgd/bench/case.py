@@ -9,9 +9,16 @@ import torch
 from torch import Tensor, nn
 
 from psgd.config import ShardDevice
+from psgd.core.layout import partition
+from psgd.transport.base import Sizes
+from psgd.transport.flat import layout_of, tensors_of
+from psgd.transport.wire_format import WireFormat
 
 ITEM_BYTES = 4
 """Of float32, in which everything is computed."""
+
+UNCOMPRESSED = "float32"
+"""The wire on which a gradient travels as it is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +52,12 @@ class StepCase:
     def bytes(self) -> int:
         """Of a gradient, and of the weights."""
         return self.params // self.tensors * self.tensors * ITEM_BYTES
+
+    def payloads(self) -> list[Sizes]:
+        """What psgd's tensors weigh on the wire, by shard."""
+        layout = layout_of(tensors_of(self.make_model("meta")))
+        wire = self.trainer_options.get("wire", UNCOMPRESSED)
+        return [WireFormat(layout, part, wire).sizes for part in partition(layout, self.shards)]
 
     def make_model(self, device: str = "cpu") -> "InnerProducts":
         """The synthetic model, the same in every process."""

@@ -7,13 +7,10 @@ from functools import partial
 from importlib import import_module
 from typing import Any
 
-from psgd.bench.case import StepCase
+from psgd.bench.case import UNCOMPRESSED, StepCase
 from psgd.bench.machine import facts
 from psgd.bench.peers import PEERS, floor, raw_grpc, trainer
 from psgd.bench.times import StepTimes, ratio, spread
-
-UNCOMPRESSED = "float32"
-"""The wire on which a gradient travels as it is."""
 
 
 def compare(case: StepCase, peers: Sequence[str], rounds: int, tell: Callable[[str], None]) -> dict[str, Any]:

@@ -78,7 +78,7 @@ def build_trainer(config: TrainConfig) -> Trainer:
         shard_device=config.shard_device,
         placement=Placement(
             cpus_per_worker=config.cpus_per_worker,
-            gpus_per_worker=float(config.use_gpu),
+            gpus_per_worker=(config.gpus_per_worker or 1.0) if config.use_gpu else 0.0,
             gpus_per_shard=config.gpus_per_shard or 0.0,
             strategy="PACK" if config.placement == "pack" else "SPREAD",
         ),

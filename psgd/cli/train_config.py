@@ -44,7 +44,10 @@ class TrainConfig:
     wire: str = option(
         "float32", "Processes", "how gradients are written there: float32, bfloat16, float16, int8, topk:0.01 or onebit"
     )
-    use_gpu: bool = option(False, "Processes", "give each worker a GPU")
+    use_gpu: bool = option(False, "Processes", "workers compute on GPUs")
+    gpus_per_worker: float | None = option(
+        None, "Processes", "with --use-gpu: GPUs, or share of one, that Ray reserves for a worker (default: 1)"
+    )
     shard_device: Literal["cpu", "cuda"] = option(
         "cpu", "Processes", "where shards keep weights and optimizer state; cuda: also a gradient of every slot"
     )
@@ -84,13 +87,19 @@ class TrainConfig:
     dry_run: bool = option(False, "Run", "check everything, print what would be run, and exit")
 
     def __post_init__(self) -> None:
-        """Refuse what belongs to the other mode, and two lengths."""
+        """Refuse what belongs to the other mode, two lengths, and GPUs that are none."""
         if self.mode == "sync" and self.staleness is not None:
             raise ConfigurationError(f"staleness must be left out with mode sync, got {self.staleness}; try mode async")
         if self.mode == "async" and self.backups is not None:
             raise ConfigurationError(f"backups must be left out with mode async, got {self.backups}; try mode sync")
         if self.epochs is not None and self.steps is not None:
             raise ConfigurationError(f"epochs must be left out with steps, got {self.epochs} and {self.steps}")
+        for name in ("gpus_per_worker", "gpus_per_shard"):
+            share = getattr(self, name)
+            if share is not None and share <= 0:
+                raise ConfigurationError(f"{name} must be > 0, got {share}")
+        if self.gpus_per_worker is not None and not self.use_gpu:
+            raise ConfigurationError(f"gpus_per_worker must be left out without use_gpu, got {self.gpus_per_worker}")
 
     def choose_mode(self) -> Mode:
         """The mode with its bound."""

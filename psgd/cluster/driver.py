@@ -3,7 +3,7 @@
 import secrets
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -178,6 +178,11 @@ class _Driver:
         else:
             self._tell(WorkerEnded(number))
 
+    def _worker_opened(self, reference: Reference) -> None:
+        """Why a worker can not connect is heard before what comes of it; that it was lost, its own end says."""
+        with suppress(LostError):
+            fetch(reference)
+
     def _shard_ended(self, shard: int, reference: Reference) -> None:
         try:
             fetch(reference)
@@ -234,7 +239,7 @@ class _Driver:
         text = f"worker {number} was lost ({decision.reason}): replaced by incarnation {incarnation}"
         self._observe(Notice(time.perf_counter() - self._began, text))
         self._clock_offsets.pop(number, None)
-        self._fleet.replace_worker(number, membership)
+        self._pending[self._fleet.replace_worker(number, membership)] = self._worker_opened
         self._run_worker(number)
 
     # ------------------------------------------------------------------ records

@@ -103,10 +103,15 @@ class Fleet:
         everyone = [*self.workers.values(), *([] if self.evaluator is None else [self.evaluator])]
         fetch([actor.open.remote(self._addresses) for actor in everyone])
 
-    def replace_worker(self, number: int, membership: Membership) -> None:
-        """Start the worker's next incarnation in its place; it will connect before it does anything else."""
+    def replace_worker(self, number: int, membership: Membership) -> Reference:
+        """Start the worker's next incarnation in its place; it will connect before it does anything else.
+
+        Returns:
+            Whether it could.
+        """
         self._start_worker(number, membership)
-        self.workers[number].open.remote(self._addresses)
+        opened: Reference = self.workers[number].open.remote(self._addresses)
+        return opened
 
     def _start_worker(self, number: int, membership: Membership) -> None:
         if self._workers_group is None:

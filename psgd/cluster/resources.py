@@ -48,13 +48,15 @@ def check(need: Need, free: Mapping[str, float], where: str) -> None:
     have_cpus, have_gpus = free.get("CPU", 0.0), free.get("GPU", 0.0)
     if need.gpus > have_gpus:
         parties = (
-            ("workers", need.workers, placement.gpus_per_worker, "use fewer workers or leave use_gpu off"),
-            ("shards", need.shards, placement.gpus_per_shard, "use fewer shards or shard_device cpu"),
+            ("workers", need.workers, placement.gpus_per_worker, "leave use_gpu off"),
+            ("shards", need.shards, placement.gpus_per_shard, "use shard_device cpu"),
         )
         on_gpus = [party for party in parties if party[2] > 0]
         wanted = " and ".join(f"{who} need {n * each:g} GPUs ({n} × {each:g})" for who, n, each, _ in on_gpus)
-        remedies = ", or ".join(remedy for *_, remedy in on_gpus)
-        raise ResourceError(f"{wanted}, {where} has {have_gpus:g}: {remedies}")
+        remedies = [remedy for *_, remedy in on_gpus]
+        if have_gpus:
+            remedies += [f"use fewer {who}, or a smaller gpus_per_{who[:-1]}" for who, *_ in on_gpus]
+        raise ResourceError(f"{wanted}, {where} has {have_gpus:g}: {', or '.join(remedies)}")
     if need.cpus > have_cpus:
         raise ResourceError(
             f"the run needs {need.cpus:g} CPUs ({need.workers} workers × {placement.cpus_per_worker:g} + "

@@ -79,7 +79,7 @@ def load(name: str, data_dir: Path | str | None = None) -> Split:
         data_dir: the folder with the four original IDX files, gzipped or not; ``digits`` needs none.
 
     Raises:
-        ConfigurationError: the name is unknown, or the data set needs a folder and got none.
+        ConfigurationError: the name is unknown, or the data set needs a folder and got none, or the other way round.
         DataError: a file is missing, damaged or of another kind.
 
     Example:
@@ -100,12 +100,14 @@ def load_digits() -> tuple[Tensor, Tensor]:
     return table[:, :64].reshape(-1, 8, 8).contiguous(), table[:, 64].to(torch.int64)
 
 
-def _digits(_data_dir: Path | None) -> Split:
+def _digits(data_dir: Path | None) -> Split:
     """Samples ``permutation[:1437]`` train and the other 360 test.
 
     The permutation is ``numpy.random.RandomState(0).permutation(1797)``, whose stream numpy has frozen: the
     split is the same with every version of numpy and torch.
     """
+    if data_dir is not None:
+        raise ConfigurationError(f"data digits needs no folder, got data_dir {data_dir}; is data to be another one?")
     images, labels = load_digits()
     permutation = torch.from_numpy(np.random.RandomState(DIGITS_PERMUTATION_SEED).permutation(len(labels)))
     scale = Scale(maximum=16, mean=0.3054, std=0.3759)

@@ -156,7 +156,6 @@ class Lane:
         prepared = self._prepared if _places(gradients) == self._prepared_of else []
         for rest in without(Span(0, self._mean.numel()), prepared):
             self._average_over(floats, rest)
-        self.forget()
         return self._mean
 
     def _average_over(self, gradients: Sequence[torch.Tensor], span: Span) -> None:

@@ -34,6 +34,8 @@ class DeviceGradient(SlotGradient):
         stream: beside that of the model.
     """
 
+    gathers = False
+
     def __init__(self, memory: torch.Tensor, layout: Layout, stream: CopyStream) -> None:
         super().__init__(memory, layout)
         self._stream = stream

@@ -30,6 +30,8 @@ class EncodedGradient(SlotGradient):
         layout: what the shards hold.
     """
 
+    gathers = False
+
     def __init__(self, memory: torch.Tensor, layout: Layout) -> None:
         super().__init__(memory, layout, judged=(Role.BUFFER,))
         indices = {spec.name: i for i, spec in enumerate(layout.tensors) if spec.role is Role.PARAMETER}

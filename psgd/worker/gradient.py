@@ -14,11 +14,16 @@ CHUNK = 2**18
 class SlotGradient:
     """One slot's gradient and new buffers, in memory that its planes can carry.
 
+    Attributes:
+        gathers: ``.grad`` comes to lie here at once; otherwise only what may be final is of use.
+
     Args:
         memory: (layout.pushed_bytes,) uint8, zeroed, on the host.
         layout: what the shards hold.
         judged: the roles of what `is_finite` looks at.
     """
+
+    gathers = True
 
     def __init__(
         self, memory: torch.Tensor, layout: Layout, judged: Container[Role] = (Role.PARAMETER, Role.BUFFER)

@@ -1,7 +1,7 @@
 """What a slot pushes: its gradient, written as the wire wants it."""
 
-from collections.abc import Collection, Sequence
-from dataclasses import replace
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 
 import torch
 
@@ -23,6 +23,14 @@ BUCKET_BYTES = 4 * 2**20
 """What leaves together: less would cost more in messages than it gains."""
 
 
+@dataclass(slots=True)
+class _Bucket:
+    """What is to leave together."""
+
+    spans: list[Span] = field(default_factory=list)
+    bytes: int = 0
+
+
 class Outgoing:
     """One slot's push, from the gradient to the bytes for each shard.
 
@@ -42,10 +50,10 @@ class Outgoing:
         self._parts = parts
         self._wire = wire
         self._memory = memory
-        self._absent: Collection[int] = ()
+        self._absent: frozenset[int] = frozenset()
         self._indices = {spec.name: index for index, spec in enumerate(layout.tensors)}
         self._uploads: Sequence[Upload] = ()
-        self._buckets: list[list[Span]] = []
+        self._buckets: list[_Bucket] = []
         self._left: dict[str, int] = {}
         self._left_finite = True
         on_host = device.type == "cpu"
@@ -60,7 +68,7 @@ class Outgoing:
         Args:
             uploads: indexed by shard.
         """
-        self._uploads, self._buckets = uploads, [[] for _ in uploads]
+        self._uploads, self._buckets = uploads, [_Bucket() for _ in uploads]
         self._left, self._left_finite = {}, True
         self.gradient.begin()
 
@@ -85,12 +93,12 @@ class Outgoing:
         Returns:
             The same, and whether what the shards will read is finite.
         """
-        self._absent = computed.absent
+        self._absent = frozenset(computed.absent)
         if any(self.gradient.version(name) != version for name, version in self._left.items()):
             self._withdraw()
         if self._wire.push_is_identity:
             return computed
-        finite, done = self._left_finite, [self._indices[name] for name in self._left]
+        finite, done = self._left_finite, {self._indices[name] for name in self._left}
         for shard, each in enumerate(self._wire.formats):
             gathered, written = self._memory_of(shard)
             elsewhere = self.gradient.elsewhere
@@ -104,16 +112,17 @@ class Outgoing:
         """What had left has changed since: backward came back to it, or the training loop did something to it."""
         for upload in self._uploads:
             upload.withdraw()
-        self._buckets = [[] for _ in self._uploads]
+        self._buckets = [_Bucket() for _ in self._uploads]
         self._left, self._left_finite = {}, True
 
     def _put(self, shard: int, place: Span) -> None:
         bucket = self._buckets[shard]
-        bucket.append(place)
-        if sum(span.bytes for span in bucket) >= BUCKET_BYTES:
-            for span in merged(bucket):
+        bucket.spans.append(place)
+        bucket.bytes += place.bytes
+        if bucket.bytes >= BUCKET_BYTES:
+            for span in merged(bucket.spans):
                 self._uploads[shard].ready(span)
-            bucket.clear()
+            self._buckets[shard] = _Bucket()
 
     def _memory_of(self, shard: int) -> tuple[torch.Tensor, torch.Tensor]:
         """A shard's part of the gradient, and of what is sent."""

@@ -108,7 +108,9 @@ class Replica:
         """What autograd calls when it has added to a parameter's gradient."""
 
         def moves(parameter: torch.Tensor) -> None:
-            if self._aim is not None and parameter.grad is not None:
+            if self._aim is None or parameter.grad is None:
+                return
+            if self._leave is not None or self._aim.gathers:
                 parameter.grad = self._aim.keep(name, _dense(name, parameter.grad))
                 if self._leave is not None:
                     for arrived in self._aim.arrived(name):

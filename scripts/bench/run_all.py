@@ -1,4 +1,4 @@
-"""Runs every benchmark that the README quotes: python scripts/bench/run_all.py --data-dir MNIST --out FOLDER.
+"""Runs every benchmark whose goals the README quotes: python scripts/bench/run_all.py --data-dir MNIST --out FOLDER.
 
 Writes ``results.json`` (what each command has printed) and ``results.md`` (the goals beside what was measured).
 """

@@ -9,7 +9,6 @@ import torch
 
 from psgd.bench.case import StepCase, sgd
 from psgd.bench.peers import PEERS, ray_server, torch_rpc, trainer
-from psgd.bench.peers.floor import average
 from psgd.config import ShardDevice
 
 CASE = StepCase(params=3000, tensors=3, workers=2, shards=2, warmup=1, steps=4, trainer_options={"plane": "auto"})
@@ -32,13 +31,12 @@ def test_psgd_takes_asynchronous_steps_too() -> None:
     assert import_module(EVERYBODY["trainer"]).run(case).ms_per_push > 0
 
 
-def test_the_floor_averages_in_the_workers_order() -> None:
-    gradients = [torch.tensor([value]) for value in (1e8, 1.0, -1e8)]
-    out = torch.empty(1)
-    average(gradients, out)
-    assert out.item() == ((np.float32(1e8) + np.float32(1)) + np.float32(-1e8)) / np.float32(3)
-    average(gradients[1:2], out)
-    assert out.item() == 1.0
+def test_bare_grpc_moves_what_psgd_would() -> None:
+    whole = CASE.payloads()
+    assert sum(each.push for each in whole) == sum(each.pull for each in whole) == 3 * 1024 * 4  # in blocks of 64
+    half = replace(CASE, trainer_options={"wire": "bfloat16"}).payloads()
+    assert sum(each.push for each in half) < 0.6 * 3 * 1024 * 4
+    assert len(whole) == len(half) == CASE.shards
 
 
 @pytest.mark.parametrize(
@@ -48,7 +46,8 @@ def test_the_floor_averages_in_the_workers_order() -> None:
         (True, "cpu", 8, 1.0, 0.0),
         (True, "cpu", 1, 0.5, 0.0),
         (True, "cuda", 1, 0.25, 0.25),
-        (True, "cuda", 3, 0.75, 0.75),
+        (True, "cuda", 3, 0.5, 0.5),
+        (True, "cuda", 4, 1.0, 1.0),
         (False, "cuda", 1, 0.0, 0.5),
         (True, "cuda", 0, 1.0, 1.0),
     ],

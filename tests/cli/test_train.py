@@ -177,6 +177,7 @@ def test_every_option_reaches_the_trainer() -> None:
             overlap=False,
             plane="rpc",
             use_gpu=True,
+            gpus_per_worker=0.25,
             shard_device="cuda",
             gpus_per_shard=0.5,
             cpus_per_worker=0.5,
@@ -206,7 +207,7 @@ def test_every_option_reaches_the_trainer() -> None:
     assert (training.seed, training.use_gpu, training.overlap) == (9, True, False)
     assert training.stragglers == (Straggler(0, factor=3.0), Straggler(5, delay_s=0.05))
     assert job.shard_device == "cuda"
-    assert plan.placement == Placement(cpus_per_worker=0.5, gpus_per_worker=1, gpus_per_shard=0.5, strategy="SPREAD")
+    assert plan.placement == Placement(cpus_per_worker=0.5, gpus_per_worker=0.25, gpus_per_shard=0.5, strategy="SPREAD")
     assert plan.stopping == EarlyStopping(patience=4)
     assert (plan.job.plane, plan.out) == ("rpc", Path("run"))
     optimizer = job.optimizer(job.model().named_parameters())
@@ -293,6 +294,9 @@ def test_a_malformed_straggler_is_refused(text: str) -> None:
         ("--straggler 0:0.5x", ["straggler factor must be >= 1, got 0.5"]),
         ("--placement near", ["--placement must be pack or spread, got 'near'"]),
         ("--shard-device gpu", ["--shard-device must be cpu or cuda, got 'gpu'"]),
+        ("--gpus-per-worker 0.5", ["gpus_per_worker must be left out without use_gpu, got 0.5"]),
+        ("--use-gpu --gpus-per-worker 0", ["gpus_per_worker must be > 0, got 0.0"]),
+        ("--shard-device cuda --gpus-per-shard 0", ["gpus_per_shard must be > 0, got 0.0"]),
         ("--gpus-per-shard 0.5", ["gpus_per_shard must be 0 with shard_device cpu, got 0.5; try shard_device cuda"]),
         ("--shard-device cuda --gpus-per-shard 2", ["gpus_per_shard must be <= 1, as a shard uses one, got 2.0"]),
         ("--plane pigeon", ["--plane must be auto, shm, rpc or memory, got 'pigeon'"]),

@@ -21,16 +21,15 @@ def test_too_few_cpus_says_need_have_and_remedy() -> None:
 def test_too_few_gpus_says_need_have_and_remedy() -> None:
     with pytest.raises(ResourceError) as caught:
         check(Need(2, 1, Placement(gpus_per_worker=1)), {"CPU": 16.0}, "this machine")
-    assert str(caught.value) == (
-        "workers need 2 GPUs (2 × 1), this machine has 0: use fewer workers or leave use_gpu off"
-    )
+    assert str(caught.value) == ("workers need 2 GPUs (2 × 1), this machine has 0: leave use_gpu off")
 
 
 def test_shards_on_gpus_say_need_have_and_remedy() -> None:
     with pytest.raises(ResourceError) as caught:
         check(Need(2, 2, Placement(gpus_per_shard=0.25)), {"CPU": 16.0, "GPU": 0.25}, "the cluster")
     assert str(caught.value) == (
-        "shards need 0.5 GPUs (2 × 0.25), the cluster has 0.25: use fewer shards or shard_device cpu"
+        "shards need 0.5 GPUs (2 × 0.25), the cluster has 0.25: "
+        "use shard_device cpu, or use fewer shards, or a smaller gpus_per_shard"
     )
 
 
@@ -41,7 +40,8 @@ def test_workers_and_shards_share_gpus() -> None:
         check(need, {"CPU": 16.0, "GPU": 1.0}, "this machine")
     assert str(caught.value) == (
         "workers need 1 GPUs (2 × 0.5) and shards need 0.5 GPUs (2 × 0.25), this machine has 1: "
-        "use fewer workers or leave use_gpu off, or use fewer shards or shard_device cpu"
+        "leave use_gpu off, or use shard_device cpu, or use fewer workers, or a smaller gpus_per_worker, "
+        "or use fewer shards, or a smaller gpus_per_shard"
     )
 
 

@@ -95,6 +95,8 @@ def test_files_need_not_be_gzipped(mnist_dir: Path) -> None:
 
 
 def test_an_unknown_name_is_refused() -> None:
+    with pytest.raises(ConfigurationError, match=r"^data digits needs no folder, got data_dir somewhere; is data"):
+        load("digits", "somewhere")
     with pytest.raises(ConfigurationError, match=r"^data must be one of digits, mnist, fashion-mnist, got 'x'$"):
         load("x")
 

@@ -336,3 +336,36 @@ def test_with_float32_the_gradient_is_sent_from_where_it_is_gathered() -> None:
     setup.fill(3)
     assert setup.outgoing.gradient.memory is setup.memory
     assert b"".join(setup.sent()) == setup.memory.numpy().tobytes()
+
+
+@pytest.mark.parametrize("wire", ["float32", "bfloat16"])
+def test_the_work_of_leaving_grows_with_the_number_of_parameters(wire: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Many(nn.Module):
+        def __init__(self, count: int) -> None:
+            super().__init__()
+            for number in range(count):
+                self.register_parameter(f"p{number}", nn.Parameter(torch.zeros(4)))
+
+    def looks(count: int) -> int:
+        """How often something asks how long a span is, while all gradients leave."""
+        layout = layout_of(tensors_of(Many(count)))
+        job = replace(make_job(), layout=layout, wire=wire)
+        job_wire = JobWire(job)
+        slot = Outgoing(layout, job.parts(), job_wire, allocate(job_wire.pushes[-1].stop), CPU)
+        slot.begin([NotedUpload()])
+        asked = 0
+
+        def size(span: Span) -> int:
+            nonlocal asked
+            asked += 1
+            return span.stop - span.start
+
+        with monkeypatch.context() as counting:
+            counting.setattr(Span, "bytes", property(size))
+            for spec in layout.tensors:
+                slot.gradient.keep(spec.name, torch.ones(4))
+                slot.leave(spec.name)
+            slot.write(FINE)
+        return asked
+
+    assert looks(400) <= 4 * looks(100)

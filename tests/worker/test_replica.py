@@ -300,6 +300,23 @@ def test_slots_take_turns_on_one_replica() -> None:
         assert torch.equal((other if gradient is bound.gradient else bound.gradient).memory, before)
 
 
+def test_what_is_not_gathered_is_looked_at_only_when_it_may_be_final() -> None:
+    class Distant(SlotGradient):
+        gathers = False
+
+    model, replica, layout = make_replica()
+    pull(replica, model, layout)
+    slot = Distant(allocate(layout.pushed_bytes), layout)
+    replica.aim(slot)
+    model.weight.sum().backward()
+    assert slot.version("weight") == 0
+    left: list[str] = []
+    replica.aim(slot, left.append)
+    model.weight.sum().backward()
+    assert left == ["weight"]
+    assert slot.version("weight") > 0
+
+
 def test_gradients_that_came_before_there_was_a_slot_are_gathered() -> None:
     bound = Bound()
     bound.replica._aim = None

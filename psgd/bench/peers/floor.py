@@ -5,11 +5,11 @@ from functools import partial
 from multiprocessing.synchronize import Barrier
 
 import torch
-from torch import Tensor
 
 from psgd.bench.case import StepCase, sgd, stamp_steps
 from psgd.bench.processes import barrier, run_alone, run_together
 from psgd.bench.times import StepTimes
+from psgd.shard.mean import average_at_once, average_in_chunks
 
 
 def run(case: StepCase) -> StepTimes:
@@ -44,11 +44,15 @@ def _update(case: StepCase) -> tuple[float, ...]:
     for parameter in parameters:
         parameter.grad = torch.empty_like(parameter)
     optimizer = sgd(parameters)
+    average = average_in_chunks if case.shard_device == "cpu" else average_at_once
 
     def step() -> None:
         for parameter, *of_workers in zip(parameters, *gradients, strict=True):
             assert parameter.grad is not None
-            average(of_workers, parameter.grad)
+            if case.workers == 1:
+                parameter.grad.copy_(of_workers[0])
+            else:
+                average(of_workers, parameter.grad)
         optimizer.step()
         _wait_for(case.shard_device)
 
@@ -58,15 +62,3 @@ def _update(case: StepCase) -> tuple[float, ...]:
 def _wait_for(device: str) -> None:
     if device != "cpu":
         torch.cuda.synchronize(device)
-
-
-def average(gradients: list[Tensor], out: Tensor) -> None:
-    """The mean over the workers, added in their order: (g₀ + g₁ + …) / n."""
-    first, *others = gradients
-    if not others:
-        out.copy_(first)
-        return
-    torch.add(first, others[0], out=out)
-    for gradient in others[1:]:
-        out.add_(gradient)
-    out.div_(len(gradients))

@@ -11,6 +11,7 @@ import grpc
 from psgd.bench.case import StepCase, stamp_steps
 from psgd.bench.processes import barrier, run_together, serving
 from psgd.bench.times import StepTimes
+from psgd.transport.base import Sizes
 
 CHUNK = 2**20
 """Bytes of a message, as the rpc plane sends them."""
@@ -22,7 +23,7 @@ _DATA = bytes(CHUNK)
 
 def run(case: StepCase) -> StepTimes:
     """Every worker sends its gradient to all shards at once, and gets the weights back from them."""
-    sizes = [case.bytes // case.shards] * case.shards
+    sizes = case.payloads()
     start = barrier(case.workers)
     with serving([partial(serve, case.workers)] * case.shards) as addresses:
         return StepTimes.of(run_together([partial(_exchange, case, addresses, sizes, start)] * case.workers))
@@ -83,13 +84,14 @@ def _chunks(size: int) -> Iterator[bytes]:
         yield _DATA if size - start >= CHUNK else _DATA[: size - start]
 
 
-def _exchange(case: StepCase, addresses: Sequence[str], sizes: Sequence[int], start: Barrier) -> tuple[float, ...]:
+def _exchange(case: StepCase, addresses: Sequence[str], sizes: Sequence[Sizes], start: Barrier) -> tuple[float, ...]:
     connections = [RawConnection(address) for address in addresses]
+    pushes, pulls = [each.push for each in sizes], [each.pull for each in sizes]
     with ThreadPoolExecutor(len(connections)) as threads:
 
         def step() -> None:
-            for move in (RawConnection.push, RawConnection.pull):
-                list(threads.map(move, connections, sizes))  # all are done, or one has raised
+            list(threads.map(RawConnection.push, connections, pushes))  # all are done, or one has raised
+            list(threads.map(RawConnection.pull, connections, pulls))
 
         start.wait()
         ends = stamp_steps(case.warmup, case.steps, step)

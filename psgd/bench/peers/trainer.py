@@ -22,7 +22,8 @@ def placement(case: StepCase, gpus: int) -> psgd.Placement:
         gpus: of the machine; without any, a run that wants some is refused.
     """
     on_gpus = case.workers * case.use_gpu + case.shards * (case.shard_device == "cuda")
-    share = min(1.0, gpus * 1000 // on_gpus / 1000) or 1.0 if on_gpus else 0.0
+    a_gpu = -(-on_gpus // max(gpus, 1))  # processes that share one: Ray cuts no share from two
+    share = 1000 // a_gpu / 1000 if on_gpus and gpus else float(on_gpus > 0)
     return psgd.Placement(
         cpus_per_worker=0,
         cpus_per_shard=0,

@@ -1,7 +1,8 @@
 """The encoded form of one shard's push."""
 
 from bisect import bisect_right
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from types import MappingProxyType
 
@@ -56,15 +57,16 @@ class PartEncoding:
         """Whether encoded and pushed memory are the same bytes."""
         self._codec = codec
         self._feedback = codec if isinstance(codec, FeedbackCodec) else None
-        self._coded: list[Piece] = []
+        self._coded: dict[int, Piece] = {}  # by tensor, in their order
         self._raw: list[Piece] = []
         end = self._place(layout, part)
         self.bytes = part.pushed.bytes if self.identity else end
         """Size of the encoded push."""
-        starts = sorted([piece.encoded.start for piece in (*self._coded, *self._raw)] + [self.bytes])
+        pieces = (*self._coded.values(), *self._raw)
+        starts = sorted([piece.encoded.start for piece in pieces] + [self.bytes])
         self.places = {
             piece.tensor: Span(piece.encoded.start, starts[bisect_right(starts, piece.encoded.start)])
-            for piece in self._coded
+            for piece in self._coded.values()
         }
         """By parameter that has a slice here, its bytes, and the gap behind them, which is nobody's."""
 
@@ -88,7 +90,10 @@ class PartEncoding:
             first = (part.pushed.start + piece.offset) // 4
             own, carried = Span(piece.start, piece.stop), Span(first, first + elements)
             placed = Piece(piece.tensor, own, memory, Span(start, end), carried)
-            (self._coded if coded else self._raw).append(placed)
+            if coded:
+                self._coded[piece.tensor] = placed
+            else:
+                self._raw.append(placed)
         return end
 
     def encode(
@@ -96,8 +101,8 @@ class PartEncoding:
         memory: torch.Tensor,
         out: torch.Tensor,
         residual: Residual | None = None,
-        absent: Collection[int] = (),
-        done: Collection[int] = (),
+        absent: AbstractSet[int] = frozenset(),
+        done: AbstractSet[int] = frozenset(),
         elsewhere: Mapping[int, torch.Tensor] = NOTHING,
     ) -> bool:
         """Write a push; neither it nor the residual is changed.
@@ -116,7 +121,7 @@ class PartEncoding:
             Whether the gradient that the shard decodes is finite. Buffers are not judged, nor is what was done.
         """
         finite = True
-        for piece in self._coded:
+        for piece in self._coded.values():
             if piece.tensor not in done:
                 values, carried = _values(piece, memory, elsewhere), None if piece.tensor in absent else residual
                 finite &= self._encode(piece, values, out, carried)
@@ -141,7 +146,7 @@ class PartEncoding:
         Returns:
             Whether what the shard decodes of it is finite.
         """
-        piece = next(piece for piece in self._coded if piece.tensor == tensor)
+        piece = self._coded[tensor]
         return self._encode(piece, _values(piece, memory, elsewhere), out, residual)
 
     def _encode(self, piece: Piece, values: torch.Tensor, out: torch.Tensor, residual: Residual | None) -> bool:
@@ -155,7 +160,7 @@ class PartEncoding:
         memory: torch.Tensor,
         encoded: torch.Tensor,
         residual: Residual,
-        absent: Collection[int] = (),
+        absent: AbstractSet[int] = frozenset(),
         elsewhere: Mapping[int, torch.Tensor] = NOTHING,
     ) -> None:
         """The shard has accepted the push: leave in the residual what it did not hold.
@@ -167,7 +172,7 @@ class PartEncoding:
         """
         if self._feedback is None:
             return
-        for piece in self._coded:
+        for piece in self._coded.values():
             if piece.tensor not in absent:
                 values, sent = _values(piece, memory, elsewhere), _cut(encoded, piece.encoded)
                 self._feedback.carry(values, sent, _elements(residual, piece))
@@ -184,7 +189,7 @@ class PartEncoding:
         """
         if encoded.numel() != self.bytes:
             raise PeerError(f"a push encoded as {self._codec.name} has {self.bytes} bytes here, got {encoded.numel()}")
-        for piece in self._coded:
+        for piece in self._coded.values():
             self._codec.decode(_cut(encoded, piece.encoded), _values(piece, memory, NOTHING))
         for piece in self._raw:
             copy(_cut(encoded, piece.encoded), _cut(memory, piece.memory))

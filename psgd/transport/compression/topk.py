@@ -39,7 +39,7 @@ class TopK:
 
     def __post_init__(self) -> None:
         if not 0 < self.fraction <= 1:
-            raise ConfigurationError(f"the fraction of topk must be > 0 and <= 1, got {self.fraction}")
+            raise ConfigurationError(f"the fraction of wire topk must be > 0 and <= 1, got {self.fraction}")
 
     @property
     def name(self) -> str:

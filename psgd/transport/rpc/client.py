@@ -128,6 +128,8 @@ class RpcConnection:
                     landed = reply, _bytes_behind(frames, reply, upload.call.into)
         except (CallError, PeerError) as error:
             _log.debug("%s: a push that began early broke off: %s", self._name, error)
+        except Exception:  # a bug of ours; whoever finishes the push waits for a reply nevertheless
+            _log.exception("%s: a push that began early has failed in an unforeseen way", self._name)
         call = upload.end()
         if call is not None:
             self._carry(call, landed)

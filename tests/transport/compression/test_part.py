@@ -175,7 +175,7 @@ def test_the_residual_of_a_parameter_without_gradient_waits(wire: str) -> None:
     encoding.carry(memory, sent(encoding, memory, residual), residual)
     before = residual.export()
     views(memory, WHOLE)["b", 0].zero_()
-    absent = (4,)
+    absent = {4}
     out = torch.zeros(encoding.bytes, dtype=torch.uint8)
     assert encoding.encode(memory, out, residual, absent)
     encoding.carry(memory, out, residual, absent)
@@ -261,7 +261,7 @@ def test_parameters_that_are_written_one_by_one_are_those_of_the_whole(wire: str
         out = torch.zeros_like(expected)
         for tensor in reversed(list(encoding.places)):
             assert encoding.encode_tensor(tensor, memory, out, residual)
-        assert encoding.encode(memory, out, residual, done=list(encoding.places))
+        assert encoding.encode(memory, out, residual, done=set(encoding.places))
         assert torch.equal(out, expected)
 
 
@@ -283,7 +283,7 @@ def test_what_is_done_is_neither_written_nor_judged_again(wire: str) -> None:
     before = out.clone()
     changed = push(WHOLE, seed=1)
     views(changed, WHOLE)["a", 0][0] = torch.nan
-    assert encoding.encode(changed, out, done=[0])
+    assert encoding.encode(changed, out, done={0})
     assert torch.equal(out[: encoding.places[0].stop], before[: encoding.places[0].stop])
     assert not torch.equal(out, before)
 

@@ -28,8 +28,8 @@ def test_a_fraction_may_be_written_in_other_ways() -> None:
         ("topk", "such as topk:0.01, got 'topk'"),
         ("topk:", "such as topk:0.01, got 'topk:'"),
         ("topk:many", "such as topk:0.01, got 'topk:many'"),
-        ("topk:0", "the fraction of topk must be > 0 and <= 1, got 0.0"),
-        ("topk:nan", "the fraction of topk must be > 0 and <= 1, got nan"),
+        ("topk:0", "the fraction of wire topk must be > 0 and <= 1, got 0.0"),
+        ("topk:nan", "the fraction of wire topk must be > 0 and <= 1, got nan"),
         ("onebit:2", "got 'onebit:2'; did you mean onebit?"),
     ],
 )

@@ -127,7 +127,7 @@ def test_k_is_exact_and_at_least_one() -> None:
 
 @pytest.mark.parametrize("fraction", [0.0, -0.1, 1.5, float("nan"), float("inf")])
 def test_a_fraction_that_is_none_is_refused(fraction: float) -> None:
-    with pytest.raises(ConfigurationError, match="fraction of topk must be > 0 and <= 1"):
+    with pytest.raises(ConfigurationError, match="fraction of wire topk must be > 0 and <= 1"):
         TopK(fraction)
 
 

@@ -2,6 +2,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
+from typing import Any, NoReturn
 
 import grpc
 import pytest
@@ -16,6 +17,7 @@ from psgd.transport.generated.psgd.v1 import shard_pb2
 from psgd.transport.key import JobKey
 from psgd.transport.rpc import Retry, RpcConnection, RpcServer
 from psgd.transport.rpc.frames import CHUNK, begin_frame, data_frames, reply_frame
+from psgd.transport.rpc.stub import Stub
 from tests.transport.rpc.network import Forwarder, Said, ScriptedServer
 from tests.transport.scripted import (
     FIRST,
@@ -383,6 +385,29 @@ def test_closing_lets_go_of_pushes_that_have_begun(closing: Closing) -> None:
     too_late.finish(push(), delivered)
     assert isinstance(delivered.wait()[0], Refused)
     threads_end(before | {thread for thread in threading.enumerate() if thread.name.startswith("psgd-rpc-server")})
+
+
+def test_a_push_that_fails_early_in_an_unforeseen_way_is_sent_nevertheless(
+    closing: Closing, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    endpoint = ScriptedEndpoint(b"abcd")
+    server = RpcServer(endpoint, key=KEY, host="127.0.0.1", slots=2)
+    closing(server)
+    connection = RpcConnection(server.address, shard=1, key=KEY, retry=PATIENT)
+    closing(connection)
+    broke, exchange = threading.Event(), Stub.exchange
+
+    def breaks(*_arguments: Any, **_named: Any) -> NoReturn:
+        broke.set()
+        raise RuntimeError("unforeseen")
+
+    monkeypatch.setattr(Stub, "exchange", breaks)
+    upload, delivered = connection.begin(BEGUN, memoryview(b"ABCD")), Delivered()
+    upload.ready(Span(0, 2))
+    assert broke.wait(PATIENCE_S)
+    monkeypatch.setattr(Stub, "exchange", exchange)
+    upload.finish(push(), delivered)
+    assert delivered.wait()[0] == receipt()
 
 
 def test_a_push_that_was_withdrawn_leaves_no_thread_behind(closing: Closing) -> None:
