@@ -1,6 +1,6 @@
 """Which plane goes where: a shard opens its doors, a worker takes the best one that is open to it."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -9,10 +9,10 @@ import torch
 from psgd.config import Job, Plane
 from psgd.core.ids import Slot
 from psgd.core.layout import Part
-from psgd.core.messages import Load, Loaded, PeerMessage, Reply, Request
+from psgd.core.messages import PeerMessage
 from psgd.errors import LostError, ResourceError
 from psgd.transport.attachment import Attachment, attach
-from psgd.transport.base import Connection, Deliver, Endpoint, Sizes
+from psgd.transport.base import Connection, Endpoint
 from psgd.transport.key import JobKey
 from psgd.transport.pinned import allocator
 from psgd.transport.rpc import RpcConnection, RpcPeerLink, RpcServer
@@ -92,8 +92,9 @@ class ShardDoors:
         )
         if self._job.plane == "rpc" or self._notice is not None:
             return ShardAddress(self._rpc.address, None, self._notice)
-        behind = _Loading(endpoint, self._rpc.set_serving)
-        self._shm = ShmServer(behind, key=self._key, slots=rules.slots, weights=self._weights, for_gpu=self._for_gpu)
+        self._shm = ShmServer(
+            self._rpc.endpoint, key=self._key, slots=rules.slots, weights=self._weights, for_gpu=self._for_gpu
+        )
         return ShardAddress(self._rpc.address, self._shm.name)
 
     def close(self) -> None:
@@ -101,31 +102,6 @@ class ShardDoors:
         self._rpc.close()
         if self._shm is not None:
             self._shm.close()
-
-
-class _Loading:
-    """A shard behind its doorbell, whose first weights are to be heard of at the other door, too.
-
-    Args:
-        loaded: called when the shard holds them.
-    """
-
-    def __init__(self, endpoint: Endpoint, loaded: Callable[[], None]) -> None:
-        self._endpoint = endpoint
-        self._loaded = loaded
-        self.prepare = endpoint.prepare
-
-    @property
-    def sizes(self) -> Sizes:
-        return self._endpoint.sizes
-
-    def submit(self, request: Request, deliver: Deliver, payload: memoryview | None = None) -> None:
-        self._endpoint.submit(request, partial(self._hear, deliver) if isinstance(request, Load) else deliver, payload)
-
-    def _hear(self, deliver: Deliver, reply: Reply, payload: memoryview | None) -> None:
-        if isinstance(reply, Loaded):
-            self._loaded()
-        deliver(reply, payload)
 
 
 class Peers:

@@ -7,7 +7,6 @@ under way.
 
 import threading
 import weakref
-from collections.abc import Callable
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -40,13 +39,11 @@ class Operation:
     Args:
         staging: where a reply's payload is copied to; None: it is read where it is, as it stays what it is until the
             caller sends its next push.
-        decided: is told the reply.
     """
 
-    def __init__(self, identity: OperationId, staging: Staging | None, decided: Callable[[Reply], None]) -> None:
+    def __init__(self, identity: OperationId, staging: Staging | None) -> None:
         self.identity = identity
         self._staging = staging
-        self._decided = decided
         self._outcome: Outcome | None = None
         self._settled = threading.Event()
 
@@ -58,7 +55,6 @@ class Operation:
             copy(own, content)
             content = own
         self._outcome = Outcome(reply, content)
-        self._decided(reply)
         self._settled.set()
 
     def abandon(self) -> None:
@@ -83,16 +79,12 @@ class Operations:
         endpoint: the shard.
         staging: where replies' payloads are copied to.
         weights_stand: what is sent to a slot, with a pull or a receipt, needs no copy, see `psgd.core.modes`.
-        decided: is told every reply.
     """
 
-    def __init__(
-        self, endpoint: Endpoint, staging: Staging, weights_stand: bool, decided: Callable[[Reply], None]
-    ) -> None:
+    def __init__(self, endpoint: Endpoint, staging: Staging, weights_stand: bool) -> None:
         self._endpoint = endpoint
         self._staging = staging
         self._weights_stand = weights_stand
-        self._decided = decided
         self._lock = threading.Lock()
         self._closed = False
         self._newest: dict[tuple[type, int], Operation] = {}
@@ -111,7 +103,7 @@ class Operations:
             if operation is not None:
                 return operation
             stands = self._weights_stand and isinstance(request, Pull | Push)
-            operation = Operation(identity, None if stands else self._staging, self._decided)
+            operation = Operation(identity, None if stands else self._staging)
             self._newest[_key(request)] = operation
             self._all.add(operation)
             if self._closed:

@@ -1,17 +1,18 @@
 """A shard's gRPC server."""
 
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
-from psgd.core.messages import Loaded, Reply
 from psgd.errors import ResourceError
 from psgd.transport.base import Endpoint
 from psgd.transport.key import JobKey
 from psgd.transport.rpc.auth import Doorkeeper
 from psgd.transport.rpc.channel import SERVER_OPTIONS, SERVICE
+from psgd.transport.rpc.loading import Loading
 from psgd.transport.rpc.operations import Operations
 from psgd.transport.rpc.service import ShardService
 from psgd.transport.staging import Staging
@@ -54,16 +55,18 @@ class RpcServer:
         self._threads = ThreadPoolExecutor(calls, thread_name_prefix="psgd-rpc-server")
         self._health = health.HealthServicer()
         self._set_health(health_pb2.HealthCheckResponse.NOT_SERVING)
+        self.endpoint = Loading(endpoint, partial(self._set_health, health_pb2.HealthCheckResponse.SERVING))
+        """The shard, for whoever opens it another door: health tells of weights that come through there, too."""
         uploads = Staging(endpoint.sizes.push, keep=slots + 1)
         copies = Staging(endpoint.sizes.pull, keep=slots + 1)
-        self._operations = Operations(endpoint, copies, weights_stand, self._decided)
+        self._operations = Operations(self.endpoint, copies, weights_stand)
         self._server = grpc.server(
             self._threads,
             interceptors=[Doorkeeper(key)],
             options=SERVER_OPTIONS,
             maximum_concurrent_rpcs=calls,  # more would queue behind parked ones
         )
-        service = ShardService(endpoint, self._operations, uploads, slots, park_s)
+        service = ShardService(self.endpoint, self._operations, uploads, slots, park_s)
         self._server.add_generic_rpc_handlers((service.handler(),))
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         reflection.enable_server_reflection((SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME), self._server)
@@ -74,10 +77,6 @@ class RpcServer:
     def address(self) -> str:
         """Where the shard is to be reached, ``host:port``."""
         return self._address
-
-    def set_serving(self) -> None:
-        """The shard holds its first weights, whichever way they came."""
-        self._set_health(health_pb2.HealthCheckResponse.SERVING)
 
     def close(self) -> None:
         """Break off every call and stop; their callers see the shard as unavailable."""
@@ -93,10 +92,6 @@ class RpcServer:
         except RuntimeError as error:
             raise ResourceError(f"can not listen on {host}: {error}; pass an address of this host") from error
         return f"{literal}:{port}"
-
-    def _decided(self, reply: Reply) -> None:
-        if isinstance(reply, Loaded):
-            self.set_serving()
 
     def _set_health(self, status: health_pb2.HealthCheckResponse.ServingStatus) -> None:
         for service in (health.OVERALL_HEALTH, SERVICE):

@@ -3,7 +3,7 @@ import threading
 import pytest
 
 from psgd.core.ids import Slot, Step
-from psgd.core.messages import Ask, Reply, Request
+from psgd.core.messages import Ask, Request
 from psgd.transport.base import Deliver
 from psgd.transport.rpc.operations import Operations, Outcome
 from psgd.transport.staging import Staging
@@ -17,9 +17,8 @@ def undecided() -> ScriptedEndpoint:
     return ScriptedEndpoint(b"abcd", answer=lambda request: None)
 
 
-def operations_of(endpoint: ScriptedEndpoint, decided: list[Reply] | None = None) -> Operations:
-    told: list[Reply] = [] if decided is None else decided
-    return Operations(endpoint, Staging(4, keep=1), weights_stand=False, decided=told.append)
+def operations_of(endpoint: ScriptedEndpoint) -> Operations:
+    return Operations(endpoint, Staging(4, keep=1), weights_stand=False)
 
 
 def test_request_sent_again_attaches_to_the_first() -> None:
@@ -66,12 +65,6 @@ def test_nothing_is_decided_until_it_is() -> None:
     assert operation.wait(0) is None
     endpoint.next_arrival().deliver(receipt(), None)
     assert operation.wait(0) == Outcome(receipt(), memoryview(b""))
-
-
-def test_every_reply_is_told() -> None:
-    told: list[Reply] = []
-    operations_of(ScriptedEndpoint(b"abcd"), told).begin(ONE, push())
-    assert told == [receipt()]
 
 
 def test_forgotten_operation_is_submitted_anew() -> None:
