@@ -51,5 +51,7 @@ def test_a_worker_whose_torch_has_no_gpu_is_refused_in_one_line() -> None:
 
 @pytest.mark.usefixtures("two_gpus")
 def test_more_than_ray_has_is_refused_before_anything_starts() -> None:
-    with pytest.raises(ResourceError, match=r"^workers need 2 GPUs \(2 × 1\) and shards need 0\.5 GPUs .* has 2: use"):
+    with pytest.raises(
+        ResourceError, match=r"^workers need 2 GPUs \(2 × 1\) and shards need 0\.5 GPUs .* has 2: leave use_gpu off, or"
+    ):
         fit(placement=Placement(gpus_per_worker=1), shard_device="cuda")
