@@ -6,6 +6,7 @@ PsgdError
 │   └── ResourceError       the cluster has less than the run needs
 ├── PeerError               a peer's message: malformed, oversized, unauthenticated, of another job
 ├── LostError               a process or a machine went away
+├── DivergedError           the training itself: NaN or Inf in a gradient, where that is to end the run
 ├── RunEnded                the run is over, and an own loop asked for another step
 └── InternalError           a bug of ours
 """
@@ -33,6 +34,10 @@ class PeerError(PsgdError):
 
 class LostError(PsgdError):
     """A process or a machine that the run needs went away."""
+
+
+class DivergedError(PsgdError):
+    """A gradient held NaN or Inf, and the run is to fail of that; the message names the step and the slots."""
 
 
 class RunEnded(PsgdError):  # noqa: N818  # like StopIteration: an end, not an error

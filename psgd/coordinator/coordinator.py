@@ -1,8 +1,8 @@
 """The coordinator: takes what happened, decides what is to be done, and says why. Never in the hot path."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Protocol
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
 
 from psgd.coordinator.failure import Lease, may_replace
 from psgd.core.gate import UNREACHED, boundary_step
@@ -10,15 +10,7 @@ from psgd.core.ids import Boundary, Incarnation, Step
 from psgd.core.membership import Membership
 from psgd.core.modes import Rules
 from psgd.runlog import Evaluation
-from psgd.training.callbacks import Continue, Stop
-
-
-class Stopping(Protocol):
-    """When a run ends before its budget, as `psgd.EarlyStopping` says."""
-
-    def decide(self, history: Sequence[Mapping[str, float]]) -> Stop | Continue:
-        """Decide from all evaluations so far, oldest first."""
-
+from psgd.training.policies import Continue, Policies, Stop
 
 # ------------------------------------------------------------------ events
 
@@ -39,12 +31,14 @@ class SnapshotEvaluated:
         versions: of the snapshot, indexed by shard.
         metrics: by name: ``test_loss``, …
         seconds: of reading and measuring.
+        arrays: metrics that are more than one number, by name.
     """
 
     boundary: Boundary
     versions: tuple[int, ...]
     metrics: dict[str, float]
     seconds: float
+    arrays: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,15 +83,32 @@ class EvaluateSnapshot:
 
 
 @dataclass(frozen=True, slots=True)
+class SaveSnapshot:
+    """Write the weights that were measured.
+
+    Args:
+        names: of the files, without their ending.
+        metrics: what was measured.
+    """
+
+    boundary: Boundary
+    names: tuple[str, ...]
+    step: Step
+    metrics: dict[str, float]
+
+
+@dataclass(frozen=True, slots=True)
 class SettleBoundary:
     """Tell the lead that the boundary's evaluation is settled.
 
     Args:
         stop: end the run at the following boundary.
+        lr_factor: of the schedule's learning rate, from the following boundary on.
     """
 
     boundary: Boundary
     stop: bool
+    lr_factor: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,10 +144,12 @@ class FailRun:
 STARTING_S = 120.0
 """Seconds that a replacement may take before it gives its first sign of life, beside its lease."""
 
+NO_RULE = "nothing to stop for"
+
 AFTER_ALL = Boundary(0)
 """Stands for the state as it is, when loops without a budget have ended."""
 
-Decision = EvaluateSnapshot | SettleBoundary | Log | ReplaceWorker | FinishRun | FailRun
+Decision = EvaluateSnapshot | SaveSnapshot | SettleBoundary | Log | ReplaceWorker | FinishRun | FailRun
 
 
 class Coordinator:
@@ -144,7 +157,7 @@ class Coordinator:
 
     Args:
         evaluates: whether there is an evaluator.
-        stopping: None runs the whole budget.
+        policies: what evaluations decide.
         max_failures: how many workers may be replaced; -1: without end.
         lease_s: a worker that shows no sign of life for so long is taken for lost.
     """
@@ -154,7 +167,7 @@ class Coordinator:
         rules: Rules,
         workers: int,
         evaluates: bool,
-        stopping: Stopping | None,
+        policies: Policies,
         max_failures: int,
         lease_s: float,
     ) -> None:
@@ -162,7 +175,7 @@ class Coordinator:
         self.stopped_early: str | None = None
         self._rules = rules
         self._evaluates = evaluates
-        self._stopping = stopping
+        self._policies = policies
         self._max_failures = max_failures
         self._failures = 0
         self._lease = Lease(lease_s)
@@ -209,12 +222,16 @@ class Coordinator:
 
     def _evaluate(self, boundary: Boundary) -> list[Decision]:
         step = self._steps[boundary]
-        return [EvaluateSnapshot(boundary, step)] if self._evaluates else self._settle(boundary, stop=False)
+        return [EvaluateSnapshot(boundary, step)] if self._evaluates else self._settle(SettleBoundary(boundary, False))
 
     def _evaluated(self, event: SnapshotEvaluated) -> list[Decision]:
         """What follows from the evaluations so far; it takes effect at the following boundary."""
         self._measured[event.boundary] = event.metrics
-        verdict = self._verdict()
+        history = list(self._measured.values())
+        verdict = self._policies.stopping.decide(history) if self._policies.stopping else Continue("")
+        lr_factor, why = self._policies.lr_factor(history)
+        names = self._policies.keeping.decide(history) if self._policies.keeping else ()
+        step = self._steps[event.boundary]
         following = UNREACHED if event.boundary == AFTER_ALL else boundary_step(self._rules, event.boundary + 1)
         stop = isinstance(verdict, Stop) and following < self._end
         if stop:
@@ -223,23 +240,21 @@ class Coordinator:
         record = Evaluation(
             time_s=0.0,
             boundary=event.boundary,
-            step=self._steps[event.boundary],
+            step=step,
             versions=event.versions,
             metrics=event.metrics,
             seconds=event.seconds,
-            decision=f"{'stop' if stop else 'go on'}: {verdict.reason}",
+            decision=f"{'stop' if stop else 'go on'}: {'; '.join(filter(None, [verdict.reason, why])) or NO_RULE}",
             effective_step=self._steps[AFTER_ALL] if event.boundary == AFTER_ALL else following,
+            lr_factor=lr_factor,
+            arrays=event.arrays,
         )
-        return [Log(record), *self._settle(event.boundary, stop)]
+        saved: list[Decision] = [SaveSnapshot(event.boundary, names, step, event.metrics)] if names else []
+        return [*saved, Log(record), *self._settle(SettleBoundary(event.boundary, stop, lr_factor))]
 
-    def _settle(self, boundary: Boundary, stop: bool) -> list[Decision]:
-        self._settled = boundary
-        return [SettleBoundary(boundary, stop), *self._finish()]
-
-    def _verdict(self) -> Stop | Continue:
-        if self._stopping is None:
-            return Continue("nothing to stop for")
-        return self._stopping.decide(list(self._measured.values()))
+    def _settle(self, verdict: SettleBoundary) -> list[Decision]:
+        self._settled = verdict.boundary
+        return [verdict, *self._finish()]
 
     def _lost(self, worker: int, reason: str, now: float) -> list[Decision]:
         if worker not in self._running or self._finished:

@@ -1,17 +1,21 @@
 """What a run leaves behind, before anybody has written it anywhere."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 
 from psgd.config import Job
-from psgd.core.ids import LEAD
+from psgd.coordinator.coordinator import SaveSnapshot
+from psgd.core.ids import LEAD, Boundary
 from psgd.core.messages import Figures, Inspect
 from psgd.errors import LostError
 from psgd.transport.base import Connection
 from psgd.transport.flat import views
-from psgd.transport.state import ask, read_last
+from psgd.transport.state import ask, read_last, read_state
+
+Keep = Callable[[SaveSnapshot, Mapping[str, torch.Tensor]], None]
+"""Writes the weights that were measured, by the layout's names."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,3 +52,13 @@ def read_outcome(job: Job, connections: Sequence[Connection], seconds: float, st
         raise LostError(f"the lead gave no figures: {figures}")
     weights = {name: tensor.clone() for name, tensor in views(memory, job.layout).items()}
     return Outcome(weights, figures, tuple(versions), seconds, stopped_early)
+
+
+def read_weights(connections: Sequence[Connection], job: Job, boundary: Boundary) -> dict[str, torch.Tensor]:
+    """The weights of a boundary's snapshot, by name, on the CPU.
+
+    Raises:
+        LostError: if a shard does not answer, or has it no more.
+    """
+    memory, _ = read_state(connections, job.layout, job.parts(), boundary)
+    return views(memory, job.layout)

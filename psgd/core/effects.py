@@ -26,16 +26,35 @@ class Discard:
 
 
 @dataclass(frozen=True, slots=True)
-class ApplyMean:
-    """Update once with the mean over the slots' staged gradients, added in this order; report `Applied`.
-
-    Args:
-        tick: bring the schedule to this many ticks before the update.
-    """
+class MeasureMean:
+    """Take the mean over the slots' staged gradients, added in this order; report `MeanMeasured`."""
 
     step: Step
     slots: tuple[Slot, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class How:
+    """How an update is made.
+
+    Args:
+        tick: bring the schedule to this many ticks before it.
+        lr_factor: multiply the schedule's learning rate with this.
+        clip_scale: multiply the gradient with this.
+    """
+
     tick: int
+    lr_factor: float = 1.0
+    clip_scale: float = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class ApplyMean:
+    """Update once with the mean over the slots' staged gradients, added in this order; report `Applied`."""
+
+    step: Step
+    slots: tuple[Slot, ...]
+    how: How
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +63,7 @@ class ApplyGradient:
 
     slot: Slot
     step: Step
-    tick: int
+    how: How
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +84,7 @@ class Tell:
 
 @dataclass(frozen=True, slots=True)
 class KeepSnapshot:
-    """Copy the weights for the evaluation of a boundary, until they are read."""
+    """Copy the weights for the evaluation of a boundary, until they are let go."""
 
     boundary: Boundary
 
@@ -85,7 +104,18 @@ class ReachBoundary:
     step: Step
 
 
-Effect = Stage | Discard | ApplyMean | ApplyGradient | Answer | Tell | KeepSnapshot | DropSnapshots | ReachBoundary
+Effect = (
+    Stage
+    | Discard
+    | MeasureMean
+    | ApplyMean
+    | ApplyGradient
+    | Answer
+    | Tell
+    | KeepSnapshot
+    | DropSnapshots
+    | ReachBoundary
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,11 +130,22 @@ class Applied:
 
 
 @dataclass(frozen=True, slots=True)
+class MeanMeasured:
+    """The mean that an effect asked for has been taken; reported before any other event.
+
+    Args:
+        squares: the exact sum of the squares of its parameters' elements, see `psgd.core.clipping`.
+    """
+
+    squares: tuple[float, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Ticked:
     """Time has passed; what was not confirmed is sent again."""
 
 
-Event = Request | Applied | Ticked
+Event = Request | Applied | MeanMeasured | Ticked
 
 
 def key_of(request: Request) -> Key:

@@ -1,9 +1,10 @@
 """The gate: who may start an iteration. One gate a job, at the lead."""
 
+from bisect import bisect_right
 from dataclasses import dataclass, field
 
 from psgd.core.ids import Boundary, Slot, Step
-from psgd.core.messages import Ended, Granted
+from psgd.core.messages import Ended, Granted, Settle
 from psgd.core.modes import Async, Rules
 
 
@@ -45,18 +46,29 @@ class Budget:
     rules: Rules
     settled: int = 0
     steps: int | None = field(init=False)
+    _factors: list[tuple[int, float]] = field(init=False)
 
     def __post_init__(self) -> None:
         self.steps = self.rules.steps
+        self._factors = [(0, 1.0)]
 
-    def settle(self, boundary: int, stop: bool) -> None:
+    def settle(self, verdict: Settle) -> None:
         """Take the verdict of an evaluation; a repeat changes nothing."""
-        if boundary != self.settled + 1:
+        if verdict.boundary != self.settled + 1:
             return
-        self.settled = boundary
-        if stop:
-            end = boundary_step(self.rules, boundary + 1)
-            self.steps = end if self.steps is None else min(self.steps, end)
+        self.settled = verdict.boundary
+        following = boundary_step(self.rules, verdict.boundary + 1)
+        if verdict.stop:
+            self.steps = following if self.steps is None else min(self.steps, following)
+        in_use = self._index(boundary_step(self.rules, verdict.boundary))
+        self._factors = [*self._factors[in_use:], (following, verdict.lr_factor)]
+
+    def lr_factor(self, step: int) -> float:
+        """What evaluations have made of the schedule's learning rate, at a step."""
+        return self._factors[self._index(step)][1]
+
+    def _index(self, step: int) -> int:
+        return bisect_right(self._factors, step, key=lambda entry: entry[0]) - 1
 
     def exhausted(self, drawn: int, batches_a_step: int) -> bool:
         """Whether ``drawn`` iterations, of ``batches_a_step`` a step, are all that there are."""
@@ -89,13 +101,18 @@ class RoundGate:
         """A step that closes ends every slot's iteration: taken or dropped."""
         return (self._closed,) * self._slots
 
+    @property
+    def lr_factor(self) -> float:
+        """What evaluations have made of the schedule's learning rate, for the open step."""
+        return self._budget.lr_factor(self._closed)
+
     def closed(self, steps: int) -> None:
         """So many steps have closed."""
         self._closed = steps
 
-    def settle(self, boundary: int, stop: bool) -> None:
+    def settle(self, verdict: Settle) -> None:
         """An evaluation is settled."""
-        self._budget.settle(boundary, stop)
+        self._budget.settle(verdict)
 
     def leave(self, finished: int) -> None:
         """A slot's own loop has ended: no step behind it can close, so the run ends there."""
@@ -117,7 +134,7 @@ class RoundGate:
             return Ended()
         if step > self._closed or not self._budget.open(self._closed, 1):
             return None
-        return Granted(Step(self._closed), self._closed)
+        return Granted(Step(self._closed), self._closed, self.lr_factor)
 
 
 class ClockGate:
@@ -148,9 +165,9 @@ class ClockGate:
         """Finished iterations of all slots ÷ slots, rounded down."""
         return sum(self._finished.values()) // self._slots
 
-    def settle(self, boundary: int, stop: bool) -> None:
+    def settle(self, verdict: Settle) -> None:
         """An evaluation is settled."""
-        self._budget.settle(boundary, stop)
+        self._budget.settle(verdict)
 
     def leave(self, slot: Slot, finished: int) -> None:
         """A slot's own loop has ended: nobody waits for it, and an iteration that it leaves undone is free again."""
@@ -175,6 +192,6 @@ class ClockGate:
         if not may_start(step, slowest, self._staleness) or not self._budget.open(self._drawn, self._slots):
             return None
         self.max_clock_gap = max(self.max_clock_gap, step - slowest)
-        granted = self._granted[slot] = Granted(step, self.steps)
+        granted = self._granted[slot] = Granted(step, self.steps, self._budget.lr_factor(self.steps))
         self._drawn += 1
         return granted

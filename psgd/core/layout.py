@@ -3,8 +3,8 @@
 The flat space has two regions. The *pushed* region holds what slots send back each iteration: trainable
 parameters and floating buffers in layout order, then counters; the *frozen* region behind it holds parameters that
 are stored but never updated. Every tensor starts at a multiple of 256 bytes (64 float32 elements), so a part is one
-contiguous range of each region, and a cut inside a tensor falls on a multiple of 64 of its elements: there vector
-tails fall where they would fall in the uncut tensor.
+contiguous range of each region. A cut inside a tensor falls between two of its blocks, of 64 elements or a multiple of
+it: there vector tails fall where they would fall in the uncut tensor, and a sum over a block is one shard's.
 """
 
 from bisect import bisect_right
@@ -18,6 +18,12 @@ from psgd.errors import ConfigurationError
 
 ALIGNMENT = 256
 """Bytes; 64 float32 elements."""
+
+MOST_IN_BLOCK = 4096
+"""Elements: what is summed a block at a time is small enough then, however large the tensor."""
+
+BLOCKS = 256
+"""How many blocks a tensor has at least, if that leaves them 64 elements: shards can be balanced that well."""
 
 ITEM_BYTES = {"float32": 4, "int64": 8, "int32": 4, "int16": 2, "int8": 1, "uint8": 1, "bool": 1}
 
@@ -73,6 +79,18 @@ class TensorSpec:
     def bytes(self) -> int:
         """Bytes of the tensor, without padding."""
         return self.elements * self.item_bytes
+
+    @property
+    def block(self) -> int:
+        """Elements that are never cut apart: a power of two from 64 to `MOST_IN_BLOCK`; the last block may be shorter.
+
+        >>> [TensorSpec("w", (n,), "float32", Role.PARAMETER).block for n in (10, 100_000, 25_000_000)]
+        [64, 256, 4096]
+        """
+        block = 64
+        while block < MOST_IN_BLOCK and 2 * block * BLOCKS <= self.elements:
+            block *= 2
+        return block
 
     @property
     def divisible(self) -> bool:
@@ -210,11 +228,15 @@ def _legal_cut(layout: Layout, starts: list[int], ideal: float, whole: bool) -> 
     """The place nearest to ``ideal`` where a region may be cut."""
     at = bisect_right(starts, ideal) - 1
     before, after = starts[at], starts[min(at + 1, len(starts) - 1)]
-    divisible = not whole and any(
-        offset == before and tensor.divisible for offset, tensor in zip(layout.offsets, layout.tensors, strict=True)
+    divisible = (
+        tensor
+        for offset, tensor in zip(layout.offsets, layout.tensors, strict=True)
+        if offset == before and tensor.divisible and not whole
     )
-    if divisible:
-        return min(round(ideal / ALIGNMENT) * ALIGNMENT, after)
+    tensor = next(divisible, None)
+    if tensor is not None:
+        grain = tensor.block * tensor.item_bytes
+        return min(before + round((ideal - before) / grain) * grain, after)
     return before if ideal - before <= after - ideal else after
 
 

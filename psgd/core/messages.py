@@ -62,10 +62,12 @@ class Granted:
     Args:
         step: the iteration to compute; with backups it may lie ahead of the one asked for.
         tick: how often the schedule has ticked by the samples drawn before this iteration.
+        lr_factor: what evaluations so far have made of the schedule's learning rate.
     """
 
     step: Step
     tick: int
+    lr_factor: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,10 +114,12 @@ class Push:
     Args:
         step: the iteration; (job, slot, step) is the operation's identity.
         tick: from the grant.
+        lr_factor: from the grant.
         pulled: the version of this shard's weights that the gradient was computed from.
         finite: whether the *whole* gradient is finite, on all shards.
         absent: indices, in the layout, of the parameters that have no gradient.
         renew: the weights at the receipt are to come with it, as the payload of the reply.
+        norm: Euclidean, of the *whole* gradient as it is sent; where it is clipped by its norm on arrival, else None.
     """
 
     slot: Slot
@@ -126,6 +130,8 @@ class Push:
     finite: bool
     absent: tuple[int, ...] = ()
     renew: bool = False
+    norm: float | None = None
+    lr_factor: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,6 +149,7 @@ class Receipt:
         following: the lead's grant of the following iteration where it is already decided, else None: ask.
         renewed: the weights of ``version`` come along, as the push wanted. They do not where they are those that the
             gradient was computed from, nor with a repeated answer that newer ones have overtaken.
+        clip_scale: what the gradient that was applied, in rounds the mean, was multiplied by for its global norm.
     """
 
     step: Step
@@ -153,6 +160,7 @@ class Receipt:
     lr: tuple[float, ...]
     following: Granted | Ended | None
     renewed: bool = False
+    clip_scale: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,10 +216,12 @@ class Settle:
 
     Args:
         stop: end the run at the following boundary.
+        lr_factor: of the schedule's learning rate, from the following boundary on.
     """
 
     boundary: Boundary
     stop: bool
+    lr_factor: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -225,9 +235,14 @@ class Leave:
 
 @dataclass(frozen=True, slots=True)
 class Read:
-    """Read the snapshot of a boundary (in rounds: kept since the boundary's step closed; else: taken now)."""
+    """Read the snapshot of a boundary (in rounds: kept since the boundary's step closed; else: taken now).
+
+    Args:
+        keep: it will be read again, by the time that the following boundary is settled.
+    """
 
     boundary: Boundary
+    keep: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -256,6 +271,7 @@ class Figures:
         steps: rounds: steps closed; arrival: granted iterations ÷ slots, rounded down; lead only, else 0.
         accepted: pushes that took part in an update.
         dropped: iterations that ended without: late, skipped, advanced or not finite.
+        nonfinite: those of them that NaN or Inf, their own or another slot's, kept from taking part.
         max_clock_gap: the largest (iteration − slowest slot's finished iterations) at any grant; lead only, else 0.
         clocks: finished iterations, indexed by slot; lead only, else empty.
     """
@@ -266,6 +282,7 @@ class Figures:
     dropped: int
     max_clock_gap: int
     clocks: tuple[int, ...]
+    nonfinite: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -287,17 +304,46 @@ class Held:
 
 
 @dataclass(frozen=True, slots=True)
+class Measure:
+    """From the lead: the step will close with these slots; how large is the part of their mean that this shard holds?
+
+    Args:
+        accepted: slots, ascending.
+    """
+
+    step: Step
+    accepted: tuple[Slot, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """To the lead: the answer to `Measure`.
+
+    Args:
+        squares: the exact sum of the squares of the shard's part of the mean, see `psgd.core.clipping`.
+    """
+
+    shard: Shard
+    step: Step
+    squares: tuple[float, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Commit:
     """From the lead: the step closes with these slots, in slot order; kept until every shard has confirmed.
 
     Args:
         accepted: slots, ascending.
         update: False closes the step without an update (a gradient was not finite).
+        clip_scale: what the mean is multiplied by for its global norm.
+        lr_factor: what evaluations so far have made of the schedule's learning rate.
     """
 
     step: Step
     accepted: tuple[Slot, ...]
     update: bool
+    clip_scale: float = 1.0
+    lr_factor: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -310,6 +356,6 @@ class Confirm:
 
 SlotRequest = Join | Ask | Pull | Push | Advance | Leave
 ControlRequest = Load | Announce | Settle | Read | Inspect
-PeerMessage = Held | Commit | Confirm
+PeerMessage = Held | Measure | Measured | Commit | Confirm
 Request = SlotRequest | ControlRequest | PeerMessage
 Reply = Joined | Granted | Ended | Pulled | Receipt | Loaded | Snapshot | Figures | Done | Refused | Pending

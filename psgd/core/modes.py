@@ -1,6 +1,7 @@
 """The two modes of training, one flag apart; each names when a gradient lands and who may start."""
 
 from dataclasses import dataclass
+from math import isfinite
 
 from psgd.errors import ConfigurationError
 
@@ -86,6 +87,7 @@ class Rules:
         shards: parameter-server shards.
         steps: the budget, ``steps × slots`` iterations in all; None means that the slots end by themselves.
         evaluate_every: steps between two evaluation boundaries; None means one, at the end.
+        clip_norm: what the norm of the gradient that is applied may be at most, over all shards; None: anything.
 
     Raises:
         ConfigurationError: if a number is out of range.
@@ -96,6 +98,12 @@ class Rules:
     shards: int
     steps: int | None
     evaluate_every: int | None = None
+    clip_norm: float | None = None
+
+    @property
+    def push_names_norm(self) -> bool:
+        """Whether a push says how large its gradient is: on arrival no shard knows all of it."""
+        return self.clip_norm is not None and isinstance(self.mode, Async)
 
     def __post_init__(self) -> None:
         for field, value in (("slots", self.slots), ("shards", self.shards)):
@@ -104,5 +112,7 @@ class Rules:
         for field, optional in (("steps", self.steps), ("evaluate_every", self.evaluate_every)):
             if optional is not None and optional < 1:
                 raise ConfigurationError(f"{field} must be >= 1, got {optional}")
+        if self.clip_norm is not None and not (isfinite(self.clip_norm) and self.clip_norm > 0):
+            raise ConfigurationError(f"clip_norm must be a finite number > 0, got {self.clip_norm}")
         if isinstance(self.mode, Sync) and self.mode.backups >= self.slots:
             raise ConfigurationError(f"backups must be < slots, got {self.mode.backups} of {self.slots} slots")

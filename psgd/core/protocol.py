@@ -16,6 +16,8 @@ from psgd.core.effects import (
     Effect,
     Event,
     KeepSnapshot,
+    MeanMeasured,
+    MeasureMean,
     ReachBoundary,
     Ticked,
     key_of,
@@ -40,6 +42,8 @@ from psgd.core.messages import (
     Leave,
     Load,
     Loaded,
+    Measure,
+    Measured,
     PeerMessage,
     Pull,
     Pulled,
@@ -84,13 +88,13 @@ class ShardProtocol:
         else:
             if shard == LEAD:
                 self._gate = ClockGate(rules, rules.mode)
-            self._rule = Arrivals(shard, self._ledger)
+            self._rule = Arrivals(rules, shard, self._ledger)
         self._asking: dict[Slot, Ask] = {}
         self._pulling: dict[Slot, Pull] = {}
-        self._reading: set[Boundary] = set()
+        self._reading: dict[Boundary, bool] = {}
         self._kept: dict[Boundary, Version] = {}
         self._boundary = Boundary(0)
-        self._updating = False
+        self._expected: type[Applied | MeanMeasured] | None = None
 
     @property
     def version(self) -> Version:
@@ -104,12 +108,13 @@ class ShardProtocol:
             now: seconds on a monotonic clock.
 
         Raises:
-            InternalError: if an update that was asked for is not reported before anything else happens.
+            InternalError: if what was asked for is not reported before anything else happens.
         """
-        if self._updating and not isinstance(event, Applied):
-            raise InternalError(f"shard {self._shard} is in the middle of an update: Applied comes before {event}")
+        if self._expected is not None and not isinstance(event, self._expected):
+            name = self._expected.__name__
+            raise InternalError(f"shard {self._shard} is in the middle of an update: {name} comes before {event}")
         effects = self._handled(event, now)
-        self._updating = any(isinstance(effect, ApplyMean | ApplyGradient) for effect in effects)
+        self._expected = next((_REPORTS[type(effect)] for effect in effects if type(effect) in _REPORTS), None)
         return effects
 
     def worded(self, request: Request, reply: Reply) -> Reply:
@@ -122,10 +127,12 @@ class ShardProtocol:
         match event:
             case Join() | Ask() | Pull() | Push() | Advance() | Leave():
                 return self._from_slot(event, now)
-            case Held() | Commit() | Confirm():
+            case Held() | Measure() | Measured() | Commit() | Confirm():
                 return self._from_peer(event, now)
             case Applied(lr):
                 return self._settled(self._rule.applied(lr))
+            case MeanMeasured(squares):
+                return self._settled(self._rule.measured(squares, now)) if isinstance(self._rule, Rounds) else []
             case Ticked():
                 return self._rule.resend(now) if isinstance(self._rule, Rounds) else []
             case Announce() | Settle() | Read() | Inspect() | Load():
@@ -214,6 +221,10 @@ class ShardProtocol:
         match message:
             case Held():
                 return [] if self._lead is None else self._settled(self._rule.report(message, now))
+            case Measure():
+                return self._rule.measure(message)
+            case Measured():
+                return self._settled(self._rule.take(message, now))
             case Commit():
                 return self._settled(self._rule.close(message))
             case Confirm():
@@ -234,13 +245,13 @@ class ShardProtocol:
                     return [Answer(key_of(request), Refused(reason))]
                 self._fence.announce(generation, incarnations)
                 return [Answer(key_of(request), Done())]
-            case Settle(boundary, stop):
+            case Settle():
                 if self._gate is None:
                     return [Answer(key_of(request), Refused(f"evaluations are settled with shard {LEAD}"))]
-                self._gate.settle(boundary, stop)
+                self._gate.settle(request)
                 return self._settled([Answer(key_of(request), Done())])
-            case Read(boundary):
-                self._reading.add(boundary)
+            case Read(boundary, keep):
+                self._reading[boundary] = keep
                 return self._settled([])
             case Inspect():
                 return [Answer(key_of(request), self._figures())]
@@ -258,6 +269,7 @@ class ShardProtocol:
             rule.dropped,
             0 if gate is None else gate.max_clock_gap,
             () if gate is None else gate.clocks,
+            rule.nonfinite,
         )
 
     # ------------------------------------------------------------------ what has become possible
@@ -290,20 +302,27 @@ class ShardProtocol:
         return effects
 
     def _readable(self) -> list[Effect]:
-        """Snapshots that somebody waits for. Boundary 0 is the state as it is; on arrival every one is."""
+        """Snapshots that somebody waits for. Boundary 0 is the state as it is; on arrival every one is, unless kept."""
         effects: list[Effect] = []
-        for boundary in sorted(self._reading):
-            as_it_is = boundary == 0 or isinstance(self._rule, Arrivals)
-            if not as_it_is and boundary not in self._kept and boundary > max(self._kept, default=0):
+        for boundary, keep in sorted(self._reading.items()):
+            ahead = boundary > max(self._kept, default=0)
+            on_arrival = isinstance(self._rule, Arrivals)
+            if ahead and not on_arrival:
                 continue
-            self._reading.discard(boundary)
+            del self._reading[boundary]
             key = key_of(Read(boundary))
-            if as_it_is:
+            if boundary == 0 or (ahead and not keep):
                 effects.append(Answer(key, Snapshot(boundary, self.version)))
-            elif boundary not in self._kept:
-                effects.append(Answer(key, Refused(f"the snapshot of boundary {boundary} is gone")))
+                continue
+            if ahead:
+                self._kept[boundary] = self.version
+                effects.append(KeepSnapshot(boundary))
+            if boundary in self._kept:
+                effects.append(Answer(key, Snapshot(boundary, self._kept[boundary])))
+                # Whoever reads it again does so before the following boundary is settled.
+                effects += self._let_go(Boundary(boundary - 1) if keep else boundary)
             else:
-                effects += [Answer(key, Snapshot(boundary, self._kept[boundary])), *self._let_go(boundary)]
+                effects.append(Answer(key, Refused(f"the snapshot of boundary {boundary} is gone")))
         return effects
 
     def _pullable(self) -> list[Effect]:
@@ -328,14 +347,22 @@ class ShardProtocol:
         return effects
 
 
+_REPORTS: dict[type, type[Applied | MeanMeasured]] = {
+    ApplyMean: Applied,
+    ApplyGradient: Applied,
+    MeasureMean: MeanMeasured,
+}
+"""What an effect is reported with before anything else may happen."""
+
+
 def _is_among(message: PeerMessage, rules: Rules) -> bool:
     """Whether the job has the shard and the slots that a message names; whoever names others is none of its shards."""
     match message:
         case Held(shard, slot):
             return shard < rules.shards and slot < rules.slots
-        case Commit(accepted=accepted):
+        case Measure(accepted=accepted) | Commit(accepted=accepted):
             return all(slot < rules.slots for slot in accepted)
-        case Confirm(shard):
+        case Measured(shard) | Confirm(shard):
             return shard < rules.shards
         case _:
             assert_never(message)

@@ -1,12 +1,26 @@
 """The apply rule of sync mode: shards stage gradients, the lead commits a step, only the commit lets a shard apply."""
 
 from dataclasses import dataclass, field
+from math import isfinite
 
-from psgd.core.effects import Answer, ApplyMean, Discard, Effect, KeepSnapshot, Stage, Tell, key_of, push_key
+from psgd.core.clipping import ExactSum, clip_scale, norm_of
+from psgd.core.effects import (
+    Answer,
+    ApplyMean,
+    Discard,
+    Effect,
+    How,
+    KeepSnapshot,
+    MeasureMean,
+    Stage,
+    Tell,
+    key_of,
+    push_key,
+)
 from psgd.core.gate import RoundGate, boundary_at
 from psgd.core.ids import LEAD, Shard, Slot, Step, Version
 from psgd.core.ledger import Ledger
-from psgd.core.messages import Commit, Confirm, Held, Pull, Push, Receipt, Refused, Status
+from psgd.core.messages import Commit, Confirm, Held, Measure, Measured, Pull, Push, Receipt, Refused, Status
 from psgd.core.modes import Rules, Sync
 from psgd.errors import InternalError
 
@@ -16,20 +30,22 @@ RESEND_S = 1.0
 
 @dataclass(slots=True)
 class RoundLead:
-    """Shard 0's part: who holds what of the open step, and the commit until all have confirmed it."""
+    """Shard 0's part: who holds what of the open step, how large it is, and the commit until all have confirmed it."""
 
     rules: Rules
     mode: Sync
     gate: RoundGate
     holders: dict[Slot, dict[Shard, bool]] = field(default_factory=dict)
+    measure: Measure | None = None
+    squares: dict[Shard, ExactSum] = field(default_factory=dict)
     commit: Commit | None = None
     unconfirmed: set[Shard] = field(default_factory=set)
     sent_at: float = 0.0
 
-    def hold(self, held: Held) -> Commit | None:
-        """A shard holds a slot's gradient of the open step; the commit, if that was the last one missing."""
-        if held.step != self.gate.steps:
-            return None  # of a step that has closed: a message that was sent again
+    def hold(self, held: Held) -> Commit | Measure | None:
+        """A shard holds a slot's gradient of the open step; what follows, if that was the last one missing."""
+        if held.step != self.gate.steps or self.measure is not None:
+            return None  # of a step that has closed, or whose slots are chosen: a message that was sent again, or late
         self.holders.setdefault(held.slot, {}).setdefault(held.shard, held.finite)
         if self.gate.cut_short:
             return Commit(held.step, (), update=False)
@@ -37,13 +53,37 @@ class RoundLead:
         if len(accepted) < self.mode.quorum(self.rules.slots):
             return None
         finite = all(all(self.holders[slot].values()) for slot in accepted)
-        return Commit(held.step, tuple(accepted), update=finite)
+        if finite and self.rules.clip_norm is not None:
+            return Measure(held.step, tuple(accepted))
+        return self._close(held.step, tuple(accepted), update=finite)
+
+    def take(self, measured: Measured) -> Commit | None:
+        """How large a shard's part of the mean is; the commit, if that was the last one missing."""
+        if self.measure is None or self.rules.clip_norm is None or measured.step != self.measure.step:
+            return None
+        self.squares[measured.shard] = measured.squares
+        if len(self.squares) < self.rules.shards:
+            return None
+        norm = norm_of([self.squares[shard] for shard in sorted(self.squares)])
+        step, accepted = self.measure.step, self.measure.accepted
+        if not isfinite(norm):  # each gradient was finite, their sum is not
+            return self._close(step, accepted, update=False)
+        return self._close(step, accepted, update=True, scale=clip_scale(norm, self.rules.clip_norm))
+
+    def _close(self, step: Step, accepted: tuple[Slot, ...], update: bool, scale: float = 1.0) -> Commit:
+        return Commit(step, accepted, update, scale, self.gate.lr_factor)
+
+    def measuring(self, measure: Measure, now: float) -> list[Effect]:
+        """Keep the question and put it to every other shard."""
+        self.measure, self.squares, self.sent_at = measure, {}, now
+        return [Tell(shard, measure) for shard in self._others()]
 
     def committed(self, commit: Commit, now: float) -> list[Effect]:
         """Keep the commit and tell every other shard."""
         self.holders.clear()
+        self.measure = None
         self.commit, self.sent_at = commit, now
-        self.unconfirmed = {Shard(k) for k in range(self.rules.shards) if k != LEAD}
+        self.unconfirmed = set(self._others())
         return [Tell(shard, commit) for shard in sorted(self.unconfirmed)]
 
     def confirmed(self, confirm: Confirm) -> None:
@@ -52,11 +92,19 @@ class RoundLead:
             self.unconfirmed.discard(confirm.shard)
 
     def resend(self, now: float) -> list[Effect]:
-        """The commit again, to those who have not confirmed it in time."""
-        if self.commit is None or not self.unconfirmed or now - self.sent_at < RESEND_S:
+        """The commit again to those who have not confirmed it in time, the question to those who have not answered."""
+        if now - self.sent_at < RESEND_S:
             return []
-        self.sent_at = now
-        return [Tell(shard, self.commit) for shard in sorted(self.unconfirmed)]
+        again: list[Effect] = []
+        if self.commit is not None:
+            again += [Tell(shard, self.commit) for shard in sorted(self.unconfirmed)]
+        if self.measure is not None:
+            again += [Tell(shard, self.measure) for shard in self._others() if shard not in self.squares]
+        self.sent_at = now if again else self.sent_at
+        return again
+
+    def _others(self) -> list[Shard]:
+        return [Shard(k) for k in range(self.rules.shards) if k != LEAD]
 
 
 class Rounds:
@@ -71,12 +119,15 @@ class Rounds:
         self.version = Version(0)
         self.accepted = 0
         self.dropped = 0
+        self.nonfinite = 0
         self._rules = rules
         self._shard = shard
         self._ledger = ledger
         self._lead = lead
         self._open = Step(0)
         self._held: dict[Slot, Held] = {}
+        self._measuring: Step | None = None
+        self._measured: Measured | None = None
         self._closing: Commit | None = None
         self._told_at = 0.0
 
@@ -101,12 +152,46 @@ class Rounds:
         return [staged, *self.report(held, now)]
 
     def report(self, held: Held, now: float) -> list[Effect]:
-        """Tell the lead who is held; on the lead itself, close the step if that was the last one."""
+        """Tell the lead who is held; on the lead itself, measure or close the step if that was the last one."""
         if self._lead is None:
             self._told_at = now
             return [Tell(LEAD, held)]
-        commit = self._lead.hold(held)
-        return [] if commit is None else [*self._lead.committed(commit, now), *self.close(commit)]
+        match self._lead.hold(held):
+            case Measure() as measure:
+                return [*self._lead.measuring(measure, now), *self.measure(measure)]
+            case decided:
+                return self._commit(decided, now)
+
+    def _commit(self, commit: Commit | None, now: float) -> list[Effect]:
+        """On the lead: tell the others what is decided, and do it."""
+        if commit is None or self._lead is None:
+            return []
+        return [*self._lead.committed(commit, now), *self.close(commit)]
+
+    def measure(self, measure: Measure) -> list[Effect]:
+        """The lead wants to know how large this shard's part of the mean is. A repeat gets the same answer."""
+        if self._measured is not None and self._measured.step == measure.step:
+            return [Tell(LEAD, self._measured)]
+        if measure.step != self._open or self._closing is not None:
+            return []
+        self._check_held(measure.step, measure.accepted)
+        self._measuring = measure.step
+        return [MeasureMean(measure.step, measure.accepted)]
+
+    def measured(self, squares: ExactSum, now: float) -> list[Effect]:
+        """The mean is taken: tell the lead how large it is."""
+        if self._measuring is None:
+            raise InternalError(f"shard {self._shard} measured a mean that nobody asked for")
+        measured = Measured(self._shard, self._measuring, squares)
+        self._measuring = None
+        if self._lead is not None:
+            return self.take(measured, now)
+        self._measured = measured
+        return [Tell(LEAD, measured)]
+
+    def take(self, measured: Measured, now: float) -> list[Effect]:
+        """On the lead: close the step if that was the last part of the norm."""
+        return [] if self._lead is None else self._commit(self._lead.take(measured), now)
 
     def close(self, commit: Commit) -> list[Effect]:
         """The lead has decided: update, or only close. A repeat is confirmed again."""
@@ -114,13 +199,17 @@ class Rounds:
             return self._confirm(commit.step)
         if commit.step > self._open or self._closing is not None:
             return []  # the lead sends it again
-        missing = [slot for slot in commit.accepted if slot not in self._held]
-        if missing:
-            raise InternalError(f"step {commit.step} was committed with slots {missing} that shard {self._shard} lacks")
+        self._check_held(commit.step, commit.accepted)
         self._closing = commit
         if commit.update:
-            return [ApplyMean(commit.step, commit.accepted, tick=commit.step)]
+            how = How(commit.step, commit.lr_factor, commit.clip_scale)
+            return [ApplyMean(commit.step, commit.accepted, how)]
         return self.applied(())
+
+    def _check_held(self, step: Step, accepted: tuple[Slot, ...]) -> None:
+        missing = [slot for slot in accepted if slot not in self._held]
+        if missing:
+            raise InternalError(f"step {step} was decided with slots {missing} that shard {self._shard} lacks")
 
     def applied(self, lr: tuple[float, ...]) -> list[Effect]:
         """The update is made (or was none): the step is closed, and everybody who pushed gets a receipt."""
@@ -128,18 +217,22 @@ class Rounds:
         if commit is None:
             raise InternalError(f"shard {self._shard} applied an update that no commit asked for")
         step, held = commit.step, self._held
-        self._closing, self._held = None, {}
+        self._closing, self._held, self._measured = None, {}, None
         self._open = Step(step + 1)
         self.version = Version(self.version + commit.update)
-        self.accepted += len(commit.accepted) if commit.update else 0
-        self.dropped += self._rules.slots - (len(commit.accepted) if commit.update else 0)
+        taken = len(commit.accepted) if commit.update else 0
+        self.accepted += taken
+        self.dropped += self._rules.slots - taken
+        self.nonfinite += len(commit.accepted) - taken
         effects: list[Effect] = []
         if self._lead is not None:
             self._lead.gate.closed(self._open)
         for slot in sorted(held):
             if not (commit.update and slot in commit.accepted):
                 effects.append(Discard(slot))
-            effects += self._answer(slot, step, *_verdict(commit, held, slot), lr if slot in commit.accepted else ())
+            status, reason = _verdict(commit, held, slot)
+            scale = commit.clip_scale if status is Status.ACCEPTED else 1.0
+            effects += self._answer(slot, step, status, reason, lr if slot in commit.accepted else (), scale)
         boundary = boundary_at(self._rules, self._open)
         if boundary is not None:
             effects.append(KeepSnapshot(boundary))
@@ -148,10 +241,9 @@ class Rounds:
     def cut_short(self, now: float) -> list[Effect]:
         """A slot has left for good: if others hold the open step, it closes with nobody, and they hear the end."""
         lead = self._lead
-        if lead is None or not lead.gate.cut_short or not lead.holders:
+        if lead is None or not lead.gate.cut_short or not lead.holders or lead.measure is not None:
             return []
-        commit = Commit(self._open, (), update=False)
-        return [*lead.committed(commit, now), *self.close(commit)]
+        return self._commit(Commit(self._open, (), update=False), now)
 
     def resend(self, now: float) -> list[Effect]:
         """Tell again what the other side has not shown to know."""
@@ -165,9 +257,11 @@ class Rounds:
     def _confirm(self, step: Step) -> list[Effect]:
         return [] if self._lead is not None else [Tell(LEAD, Confirm(self._shard, step))]
 
-    def _answer(self, slot: Slot, step: Step, status: Status, reason: str, lr: tuple[float, ...]) -> list[Effect]:
+    def _answer(
+        self, slot: Slot, step: Step, status: Status, reason: str, lr: tuple[float, ...], clip_scale: float = 1.0
+    ) -> list[Effect]:
         following = None if self._lead is None else self._lead.gate.decide(slot, Step(step + 1))
-        receipt = Receipt(step, status, reason, self.version, 0, lr, following)
+        receipt = Receipt(step, status, reason, self.version, 0, lr, following, clip_scale=clip_scale)
         self._ledger.answer(slot, receipt)
         return [Answer(push_key(slot, step), receipt)]
 
@@ -182,8 +276,6 @@ def _verdict(commit: Commit, held: dict[Slot, Held], slot: Slot) -> tuple[Status
         return Status.LATE, _late(commit.step)
     if not commit.update:
         culprits = ", ".join(str(s) for s in commit.accepted if not held[s].finite)
-        return (
-            Status.NONFINITE,
-            f"step {commit.step} closed without an update: NaN or Inf from slot {culprits}",
-        )
+        whose = f"from slot {culprits}" if culprits else "in the mean of finite gradients"
+        return Status.NONFINITE, f"step {commit.step} closed without an update: NaN or Inf {whose}"
     return Status.ACCEPTED, f"one of {len(commit.accepted)} in step {commit.step}"

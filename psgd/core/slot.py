@@ -82,11 +82,13 @@ class Computed:
         finite: whether all of it is, on all shards.
         absent: indices, in the layout, of the parameters that have none.
         renew: have the newest weights come with the receipts; whatever computes at them has ended.
+        norm: of the whole gradient as it is sent; None where nobody asks for it.
     """
 
     finite: bool
     absent: tuple[int, ...]
     renew: bool = False
+    norm: float | None = None
 
 
 SlotEvent = Started | Replied | Chosen | Computed
@@ -258,6 +260,8 @@ class SlotMachine:
                     computed.finite,
                     computed.absent,
                     computed.renew,
+                    computed.norm,
+                    self._granted.lr_factor,
                 )
                 for shard in self._shards
             },

@@ -1,16 +1,21 @@
 """A lane: a share of a shard's slices with an optimizer of its own, updated by one thread."""
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
-from psgd.config import OptimizerFactory, ScheduleFactory
+from psgd.config import Clip, OptimizerFactory, ScheduleFactory
+from psgd.core.clipping import clip_scale
+from psgd.core.effects import How
 from psgd.core.layout import Layout, Part, Role, Slice, Span
 from psgd.core.spans import without
 from psgd.shard.mean import Average
-from psgd.training.optimizers import use_fused
+from psgd.training.clipping import SquareSums, norm
+from psgd.training.forms import use_fused
 from psgd.transport.flat import view
 
 
@@ -36,6 +41,7 @@ class Lane:
         whole: slices are whole tensors and keep their shape; otherwise they are flat.
         memory: (part.pushed.bytes,) uint8, for the weights; gradients come on its device.
         average: takes their mean.
+        clip: what their mean may be at most; its global norm comes as a scale with each update.
     """
 
     def __init__(
@@ -47,6 +53,7 @@ class Lane:
         whole: bool,
         memory: torch.Tensor,
         average: Average,
+        clip: Clip | None = None,
     ) -> None:
         self._memory = memory
         self._take_mean = average
@@ -60,6 +67,9 @@ class Lane:
         self._place(layout, part, whole)
         self._named = [(layout.tensors[piece.tensor].name, parameter) for piece, parameter in self._parameters]
         self._mean_grads = [_piece(self._mean, piece).view_as(parameter) for piece, parameter in self._parameters]
+        self._sum_squares = SquareSums(layout, part)
+        self._clip_value = None if clip is None else clip.value
+        self._clip_tensor_norm = None if clip is None else clip.tensor_norm
         self._make_optimizer = optimizer
         self._make_schedule = schedule
         self._optimizer: torch.optim.Optimizer | None = None
@@ -96,21 +106,33 @@ class Lane:
             use_fused(self._optimizer)
             self._schedule = None if self._make_schedule is None else self._make_schedule(self._optimizer)
 
-    def apply(self, gradients: Sequence[Gradient], tick: int) -> tuple[float, ...]:
+    def square_sums(self, gradients: Sequence[torch.Tensor]) -> list[float]:
+        """Take the mean of the gradients, which an update with the same ones will use.
+
+        Args:
+            gradients: the lane's part of them, in slot order, at least one.
+
+        Returns:
+            Of the mean, see `psgd.training.clipping.SquareSums`.
+        """
+        mean = self._average(gradients)
+        self._prepared_of, self._prepared = _places(gradients), [Span(0, self._mean.numel())]
+        return self._sum_squares(mean)
+
+    def apply(self, gradients: Sequence[Gradient], how: How) -> tuple[float, ...]:
         """Update once with the mean of the gradients, added in the order given.
 
         Args:
             gradients: the lane's part of them, at least one.
-            tick: the schedule is brought to this many ticks first.
 
         Returns:
             The learning rates used, one a parameter group; empty without trainable slices.
         """
-        mean = self._average([gradient.memory for gradient in gradients])
+        mean = self._limited(self._average([gradient.memory for gradient in gradients]), how.clip_scale)
         skipped = frozenset.intersection(*(gradient.absent for gradient in gradients))
         for grad, (piece, parameter) in zip(self._grads(mean), self._parameters, strict=True):
             parameter.grad = None if piece.tensor in skipped else grad
-        lr = self._step(tick)
+        lr = self._step(how)
         for piece, buffer in self._buffers:
             buffer.copy_(_piece(mean, piece))
         for piece, counter in self._counters:
@@ -119,6 +141,21 @@ class Lane:
         for _, parameter in self._parameters:
             parameter.grad = None  # the gradient's memory goes back to the plane
         return lr
+
+    def _limited(self, mean: torch.Tensor, scale: float) -> torch.Tensor:
+        """The mean, clipped; of a single gradient the clipped one is a copy, as the memory is not the shard's own."""
+        if scale == 1.0 and self._clip_value is None and self._clip_tensor_norm is None:
+            return mean
+        if mean is not self._mean:
+            mean = self._mean.copy_(mean)
+        if scale != 1.0:
+            torch._foreach_mul_(self._mean_grads, scale)
+        for grad in self._mean_grads:
+            if self._clip_value is not None:
+                grad.clamp_(-self._clip_value, self._clip_value)
+            if self._clip_tensor_norm is not None:
+                grad.mul_(clip_scale(norm(grad.view(-1)), self._clip_tensor_norm))
+        return mean
 
     def _grads(self, mean: torch.Tensor) -> list[torch.Tensor]:
         """The mean, cut and shaped as the parameters are."""
@@ -163,9 +200,17 @@ class Lane:
         cut = slice(span.start, span.stop)
         self._take_mean([gradient[cut] for gradient in gradients], self._mean[cut])
 
-    def _step(self, tick: int) -> tuple[float, ...]:
+    def _step(self, how: How) -> tuple[float, ...]:
         if self._optimizer is None:
             return ()
+        self._tick(how.tick)
+        with _scaled(self._optimizer.param_groups, how.lr_factor):
+            lr = tuple(float(group["lr"]) for group in self._optimizer.param_groups)
+            self._optimizer.step()
+        return lr
+
+    def _tick(self, tick: int) -> None:
+        """Bring the schedule to so many ticks."""
         if self._schedule is not None:
             with warnings.catch_warnings():
                 # A step that closes without an update ticks before the optimizer's first step: torch warns of that.
@@ -173,9 +218,19 @@ class Lane:
                 for _ in range(tick - self._ticks):
                     self._schedule.step()
             self._ticks = max(self._ticks, tick)
-        lr = tuple(float(group["lr"]) for group in self._optimizer.param_groups)
-        self._optimizer.step()
-        return lr
+
+
+@contextmanager
+def _scaled(groups: Sequence[dict[str, Any]], factor: float) -> Iterator[None]:
+    """Other learning rates for one step: schedules may go on from the rates that they find."""
+    scheduled = [group["lr"] for group in groups]
+    if factor != 1.0:
+        for group in groups:
+            group["lr"] = group["lr"] * factor
+    yield
+    if factor != 1.0:
+        for group, lr in zip(groups, scheduled, strict=True):
+            group["lr"] = lr
 
 
 def _places(gradients: Sequence[torch.Tensor]) -> tuple[int, ...]:

@@ -14,8 +14,11 @@ from psgd.core.effects import (
     DropSnapshots,
     Effect,
     Event,
+    How,
     KeepSnapshot,
     Key,
+    MeanMeasured,
+    MeasureMean,
     ReachBoundary,
     Stage,
     Tell,
@@ -26,12 +29,10 @@ from psgd.core.ids import Boundary, Shard, Slot, Step
 from psgd.core.layout import Span
 from psgd.core.messages import (
     Announce,
-    Commit,
-    Confirm,
     Done,
-    Held,
     Inspect,
     Load,
+    PeerMessage,
     Pull,
     Pulled,
     Push,
@@ -98,7 +99,7 @@ class ParameterShard:
 
     def submit(self, request: Request, deliver: Deliver, payload: memoryview | None = None) -> None:
         """Take one request; its reply follows at once, or with a later one."""
-        if isinstance(request, Held | Commit | Confirm):
+        if isinstance(request, PeerMessage):
             self._handle(request)
             deliver(Done(), None)
             return
@@ -170,10 +171,13 @@ class ParameterShard:
             case Discard(slot):
                 del self._staged[slot]
                 self._drop_preparation()
-            case ApplyMean(_, slots, tick):
-                self._apply(slots, tick)
-            case ApplyGradient(slot, _, tick):
-                self._apply((slot,), tick)
+            case MeasureMean(_, slots):
+                squares = self._state.measure([self._staged[slot].memory for slot in slots])
+                self._handle(MeanMeasured(squares))
+            case ApplyMean(_, slots, how):
+                self._apply(slots, how)
+            case ApplyGradient(slot, _, how):
+                self._apply((slot,), how)
             case Answer(key, reply):
                 for request, deliver in self._waiting.pop(key, ()):
                     worded = self._protocol.worded(request, reply)
@@ -189,8 +193,8 @@ class ParameterShard:
             case _:
                 assert_never(effect)
 
-    def _apply(self, slots: tuple[Slot, ...], tick: int) -> None:
-        lr = self._state.apply([self._staged.pop(slot) for slot in slots], tick)
+    def _apply(self, slots: tuple[Slot, ...], how: How) -> None:
+        lr = self._state.apply([self._staged.pop(slot) for slot in slots], how)
         self._preparation.drop()
         self._handle(Applied(lr))
 

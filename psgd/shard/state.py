@@ -1,17 +1,23 @@
 """A shard's weights and optimizer state: real ``torch.optim`` optimizers over slices of one flat memory."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from typing import TypeVar
 
 import torch
 
-from psgd.config import Job, OptimizerFactory, ScheduleFactory
+from psgd.config import Clip, Job, OptimizerFactory, ScheduleFactory
+from psgd.core.clipping import ExactSum, add_exactly
+from psgd.core.effects import How
 from psgd.core.ids import Shard
 from psgd.core.layout import Layout, Part, Span
 from psgd.core.modes import Sync
 from psgd.shard.lane import Gradient, Lane
 from psgd.shard.workplace import InPlace, MakeWorkplace, workplace_on
+
+Share = TypeVar("Share")
+Done = TypeVar("Done")
 
 LANE_BYTES = 4 * 2**20
 MOST_LANES = 8
@@ -31,6 +37,7 @@ class ShardState:
         whole: slices are whole tensors and keep their shape; otherwise they are flat.
         memory: zeroed, (bytes of all lanes,) uint8: the pushed part, then the frozen one.
         make_workplace: makes the place where the weights are updated.
+        clip: what gradients may be at most.
     """
 
     def __init__(
@@ -42,6 +49,7 @@ class ShardState:
         whole: bool,
         memory: torch.Tensor,
         make_workplace: MakeWorkplace = InPlace,
+        clip: Clip | None = None,
     ) -> None:
         self.memory = memory
         """The pushed part, then the frozen one, as planes serve them."""
@@ -51,7 +59,7 @@ class ShardState:
         self._workplace = make_workplace(memory, self.pushed_bytes)
         here = self._workplace.memory
         self._lanes = [
-            Lane(layout, lane, optimizer, schedule, whole, _cut(here, span), self._workplace.average)
+            Lane(layout, lane, optimizer, schedule, whole, _cut(here, span), self._workplace.average, clip)
             for lane, span in zip(lanes, self._spans, strict=True)
         ]
         self._threads = ThreadPoolExecutor(len(lanes), "psgd-lane") if len(lanes) > 1 else None
@@ -70,7 +78,7 @@ class ShardState:
 
         def in_lanes(count: int) -> "ShardState":
             lanes, place = job.lanes(shard, count), workplace_on(job.shard_device)
-            return cls(job.layout, lanes, job.optimizer, job.schedule, job.whole, memory, place)
+            return cls(job.layout, lanes, job.optimizer, job.schedule, job.whole, memory, place, job.clip)
 
         alone, lanes = in_lanes(1), lanes_for(job, shard, cores)
         if lanes == 1:
@@ -111,14 +119,26 @@ class ShardState:
         for lane in self._lanes:
             lane.forget()
 
-    def apply(self, gradients: Sequence[Gradient], tick: int) -> tuple[float, ...]:
+    def measure(self, gradients: Sequence[torch.Tensor]) -> ExactSum:
+        """Take the mean of the gradients; an update with the same ones, if it comes next, takes it as it is.
+
+        Args:
+            gradients: (pushed_bytes,) uint8 each, in slot order, at least one.
+
+        Returns:
+            The sum of the squares of the mean's parameters, exactly.
+        """
+        here = self._workplace.bring(gradients, Span(0, self.pushed_bytes))
+        shares = [[_cut(gradient, span) for gradient in here] for span in self._spans]
+        return add_exactly([each for sums in self._each(Lane.square_sums, shares) for each in sums])
+
+    def apply(self, gradients: Sequence[Gradient], how: How) -> tuple[float, ...]:
         """Update once with the mean of the gradients, added in the order given.
 
         The mean is (g₀ + g₁ + …)/n in float32, in that order; a parameter that is absent from all of them is skipped.
 
         Args:
             gradients: at least one.
-            tick: the schedule is brought to this many ticks first.
 
         Returns:
             The learning rates used, one a parameter group; empty without trainable slices.
@@ -130,13 +150,16 @@ class ShardState:
             [Gradient(_cut(memory, span), missing) for memory, missing in zip(here, absent, strict=True)]
             for span in self._spans
         ]
-        if self._threads is None:
-            used = [lane.apply(share, tick) for lane, share in zip(self._lanes, shares, strict=True)]
-        else:
-            used = list(self._threads.map(partial(Lane.apply, tick=tick), self._lanes, shares))
+        used = self._each(partial(Lane.apply, how=how), shares)
         self._workplace.publish()
         self.forget()
         return next((lr for lr in used if lr), ())
+
+    def _each(self, work: Callable[[Lane, Share], Done], shares: Sequence[Share]) -> list[Done]:
+        """Let each lane do its share, all at the same time."""
+        if self._threads is None:
+            return [work(lane, share) for lane, share in zip(self._lanes, shares, strict=True)]
+        return list(self._threads.map(work, self._lanes, shares))
 
 
 def lanes_for(job: Job, shard: Shard, cores: int) -> int:

@@ -1,16 +1,20 @@
-"""What a run tells the user's code while it goes on, and when it should stop early."""
+"""What a run tells the user's code while it goes on; and the schedule that is a function of the user's own."""
 
-import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Callable
+from dataclasses import dataclass, field
 
 from psgd.errors import ConfigurationError
 from psgd.runlog import Evaluation, Iteration
 
 
 class Callback:
-    """Is told what happens in a run; override what you need. It runs in the driver, beside training."""
+    """Is told what happens in a run; override what you need. It runs in the driver, beside training.
+
+    Example:
+        >>> class Printer(Callback):
+        ...     def on_evaluation(self, evaluation):
+        ...         print(evaluation.step, evaluation.metrics)
+    """
 
     def on_start(self) -> None:
         """The run has begun."""
@@ -26,75 +30,44 @@ class Callback:
 
 
 @dataclass(frozen=True, slots=True)
-class Continue:
-    """Go on, and why."""
+class LearningRateScheduler(Callback):
+    """Sets the learning rate at the beginning of each epoch, by a function, as Keras' callback of that name.
 
-    reason: str
-
-
-@dataclass(frozen=True, slots=True)
-class Stop:
-    """End the run, and why."""
-
-    reason: str
-
-
-@dataclass(frozen=True, slots=True)
-class EarlyStopping(Callback):
-    """Ends a run once a metric has not improved for some evaluations.
+    It runs on the shards, where it takes the place of an ``lr_scheduler``; an epoch is a pass over the training data,
+    in samples drawn, so the learning rate is the same in every mode.
 
     Attributes:
-        monitor: the metric, as evaluations name it.
-        patience: how many evaluations in a row may pass without an improvement.
-        mode: whether the metric is to fall or to rise.
-        min_delta: by how much more than that a metric must be better than the best one to count as improved.
-
-    Raises:
-        ConfigurationError: an attribute is out of range.
+        function: (epoch, learning rate of the group so far) to the group's learning rate.
 
     Example:
-        >>> EarlyStopping("loss", patience=1).decide([{"loss": 0.5}, {"loss": 0.6}])
-        Stop(reason='loss has not improved on 0.5 for 1 evaluations')
+        >>> halved = LearningRateScheduler(lambda epoch, lr: lr / 2 if epoch else lr)
     """
 
-    monitor: str = "test_loss"
-    patience: int = 3
-    mode: Literal["min", "max"] = "min"
-    min_delta: float = 0.0
+    function: Callable[[int, float], float]
 
     def __post_init__(self) -> None:
-        """Refuse what could never stop or never go on."""
-        if self.patience < 1:
-            raise ConfigurationError(f"patience must be >= 1, got {self.patience}")
-        if self.mode not in ("min", "max"):
-            raise ConfigurationError(f"mode must be min or max, got {self.mode!r}")
-        if not (math.isfinite(self.min_delta) and self.min_delta >= 0):
-            raise ConfigurationError(f"min_delta must be a finite number >= 0, got {self.min_delta}")
+        """Refuse what is no function."""
+        if not callable(self.function):
+            raise ConfigurationError(f"LearningRateScheduler needs a function of epoch and lr, got {self.function!r}")
 
-    def decide(self, history: Sequence[Mapping[str, float]]) -> Stop | Continue:
-        """Decide from all evaluations so far, oldest first; nothing else is remembered.
 
-        Raises:
-            ConfigurationError: an evaluation lacks the metric.
-        """
-        best, waited = math.nan, 0
-        for evaluation in history:
-            value = self._read(evaluation)
-            if self._is_better(value, best):
-                best, waited = value, 0
-            else:
-                waited += 1
-        if waited >= self.patience:
-            return Stop(f"{self.monitor} has not improved on {best:g} for {waited} evaluations")
-        return Continue(f"{self.monitor} improved on evaluation {len(history) - waited} of {len(history)}")
+@dataclass(slots=True)
+class LearningRateMonitor(Callback):
+    """Remembers the learning rates that updates were really made with, as their receipts say.
 
-    def _read(self, evaluation: Mapping[str, float]) -> float:
-        if self.monitor not in evaluation:
-            raise ConfigurationError(f"monitor must be one of {', '.join(evaluation)}, got {self.monitor!r}")
-        return evaluation[self.monitor]
+    (They are in the run's log and in TensorBoard, too.)
 
-    def _is_better(self, value: float, best: float) -> bool:
-        """Whether the value is an improvement; any number is one on NaN, and NaN never is, as it compares as false."""
-        if math.isnan(best):
-            return not math.isnan(value)
-        return best - value > self.min_delta if self.mode == "min" else value - best > self.min_delta
+    Attributes:
+        rates: by step the rates, one a parameter group; in async mode the step is the slots' own clock, and the
+            latest one that was heard of counts.
+
+    Example:
+        ``monitor = LearningRateMonitor()``, ``Trainer(callbacks=[monitor], …).fit()``, ``monitor.rates[0]``
+    """
+
+    rates: dict[int, tuple[float, ...]] = field(default_factory=dict)
+
+    def on_step(self, iteration: Iteration) -> None:
+        """Take the rates of an update."""
+        if iteration.lr:
+            self.rates[iteration.step] = iteration.lr

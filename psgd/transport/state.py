@@ -75,9 +75,12 @@ def read_last(
 
 
 def read_state(
-    connections: Sequence[Connection], layout: Layout, parts: Sequence[Part], boundary: Boundary
+    connections: Sequence[Connection], layout: Layout, parts: Sequence[Part], boundary: Boundary, keep: bool = False
 ) -> tuple[torch.Tensor, tuple[Version, ...]]:
     """Read the snapshot of a boundary from every shard; waits until it is there. 0 reads the state as it is.
+
+    Args:
+        keep: it will be read again.
 
     Returns:
         The flat space, (layout.bytes,) uint8, and the version of each shard.
@@ -87,7 +90,7 @@ def read_state(
     """
     memory = allocate(layout.bytes)
     futures = [
-        ask(connection, Read(boundary), into=both_spans(memory, part))
+        ask(connection, Read(boundary, keep), into=both_spans(memory, part))
         for connection, part in zip(connections, parts, strict=True)
     ]
     wait_for(futures)

@@ -6,6 +6,7 @@ serves all; `protos/psgd/v1/shard.proto` is the contract.
 
 from collections.abc import Callable
 from dataclasses import fields
+from math import inf
 from operator import attrgetter
 from typing import Any, NamedTuple, TypeVar, cast, get_args
 
@@ -235,13 +236,20 @@ def _reader(kind: str, name: str) -> _Reader:
         chosen = message.WhichOneof(name)
         return None if chosen is None else _FORMS[_REPLIES[chosen]].read(getattr(message, chosen))
 
+    def magnitude(message: Message) -> Any:
+        value = value_of(message)
+        if not 0 <= value < inf:
+            raise PeerError(f"{where} is absurd: expected a finite number >= 0, got {value}")
+        return value
+
     if field is None:
         return case
     if field.enum_type is not None:
         return status
     if field.is_repeated:
         return numbers if field.cpp_type in _INTEGERS else lambda message: tuple(value_of(message))
-    plain: _Reader = number if field.cpp_type in _INTEGERS else value_of
+    real = field.cpp_type == FieldDescriptor.CPPTYPE_DOUBLE  # a norm or a factor
+    plain: _Reader = number if field.cpp_type in _INTEGERS else magnitude if real else value_of
     return (lambda message: plain(message) if message.HasField(name) else None) if field.has_presence else plain
 
 

@@ -5,13 +5,15 @@ from dataclasses import dataclass, field, replace
 
 import torch
 
+from psgd.core.clipping import add_exactly, norm_of
 from psgd.core.ids import Shard
-from psgd.core.layout import Layout, Part, Span
+from psgd.core.layout import Layout, Part, Span, partition
 from psgd.core.slot import Computed
 from psgd.core.spans import merged
+from psgd.training.clipping import SquareSums
 from psgd.transport.base import Upload
 from psgd.transport.compression import Residual
-from psgd.transport.flat import view_bytes
+from psgd.transport.flat import allocate, view_bytes
 from psgd.transport.pinned import allocator
 from psgd.transport.wire_format import JobWire
 from psgd.worker.copy_stream import SideStream
@@ -38,6 +40,7 @@ class Outgoing:
         parts: indexed by shard.
         memory: where the bytes are sent from, as ``wire.pushes`` says.
         device: where the model computes.
+        names_norm: the push is to say how large the gradient is.
 
     Attributes:
         gradient: where the slot's gradient is gathered; with float32, where it is sent from.
@@ -45,7 +48,13 @@ class Outgoing:
     """
 
     def __init__(
-        self, layout: Layout, parts: tuple[Part, ...], wire: JobWire, memory: torch.Tensor, device: torch.device
+        self,
+        layout: Layout,
+        parts: tuple[Part, ...],
+        wire: JobWire,
+        memory: torch.Tensor,
+        device: torch.device,
+        names_norm: bool = False,
     ) -> None:
         self._parts = parts
         self._wire = wire
@@ -60,6 +69,9 @@ class Outgoing:
         gathered = memory if wire.push_is_identity else allocator(not on_host)(layout.pushed_bytes)
         encoded = on_host and not wire.push_is_identity
         self.gradient = EncodedGradient(gathered, layout) if encoded else gradient_on(device, gathered, layout)
+        self._sum_squares = SquareSums(layout, partition(layout, 1)[0]) if names_norm else None
+        self._floating_bytes = layout.floating_bytes
+        self._decoded = allocate(layout.pushed_bytes) if names_norm and not wire.push_is_identity else None
         self.residual = Residual(layout) if any(each.push.feedback for each in wire.formats) else None
 
     def begin(self, uploads: Sequence[Upload]) -> None:
@@ -91,8 +103,12 @@ class Outgoing:
         """Write what has not left for the wire.
 
         Returns:
-            The same, and whether what the shards will read is finite.
+            The same, and whether what the shards will read is finite, and how large.
         """
+        written = self._write(computed)
+        return replace(written, norm=self._norm()) if self._sum_squares is not None and written.finite else written
+
+    def _write(self, computed: Computed) -> Computed:
         self._absent = frozenset(computed.absent)
         if any(self.gradient.version(name) != version for name, version in self._left.items()):
             self._withdraw()
@@ -107,6 +123,17 @@ class Outgoing:
         if self.residual is None:
             self.gradient.release()
         return replace(computed, finite=computed.finite and finite)
+
+    def _norm(self) -> float | None:
+        """Of the gradient as the shards will read it."""
+        if self._sum_squares is None:
+            return None
+        read = self._memory if self._decoded is None else self._decoded
+        if self._decoded is not None:
+            for shard, each in enumerate(self._wire.formats):
+                each.push.decode(_cut(self._memory, self._wire.pushes[shard]), _cut(read, self._parts[shard].pushed))
+        squares = self._sum_squares(read[: self._floating_bytes].view(torch.float32))
+        return norm_of([add_exactly(squares)])
 
     def _withdraw(self) -> None:
         """What had left has changed since: backward came back to it, or the training loop did something to it."""

@@ -43,4 +43,5 @@ class Chronicle:
             lr=receipt.lr,
             compute_s=compute_s,
             wait_s=max(elapsed - compute_s, 0.0),
+            clip_scale=receipt.clip_scale,
         )

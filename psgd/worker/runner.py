@@ -10,7 +10,8 @@ from psgd.config import Job
 from psgd.core.ids import Incarnation, Shard, Slot, Version
 from psgd.core.layout import Part
 from psgd.core.messages import Pull, Pulled, Push, Receipt, Reply, SlotRequest, Status
-from psgd.core.slot import Chosen, Computed, Phase, Replied, Send, SlotEffect, SlotEvent, SlotMachine, Started
+from psgd.core.slot import Chosen, Computed, Finish, Phase, Replied, Send, SlotEffect, SlotEvent, SlotMachine, Started
+from psgd.errors import DivergedError
 from psgd.transport.attachment import Attachment
 from psgd.transport.base import PushId, Upload
 from psgd.transport.flat import view_bytes
@@ -80,9 +81,11 @@ class SlotRunner:
         device: torch.device,
     ) -> None:
         self.machine = SlotMachine(slot, incarnation, job.rules)
-        self.outgoing = Outgoing(job.layout, job.parts(), attachment.wire, attachment.sent[slot], device)
+        memory, names_norm = attachment.sent[slot], job.rules.push_names_norm
+        self.outgoing = Outgoing(job.layout, job.parts(), attachment.wire, memory, device, names_norm)
         """What the slot pushes; unchanged while a push is under way."""
         self._connections = attachment.connections
+        self._on_nonfinite = job.on_nonfinite
         self._renews = False
         self._uploads: Sequence[Upload] = ()
         self._weights = weights
@@ -120,6 +123,9 @@ class SlotRunner:
 
         Returns:
             The other effects, for the loop: compute, finish, end, halt.
+
+        Raises:
+            DivergedError: if an iteration has ended with NaN or Inf, and the job is to fail of that.
         """
         if isinstance(event, Replied):
             self._weights.landed(event.shard, event.reply)
@@ -131,6 +137,8 @@ class SlotRunner:
         for effect in effects:
             if isinstance(effect, Send):
                 self._send(effect.shard, effect.request)
+            if isinstance(effect, Finish) and self._on_nonfinite == "fail":
+                _check_finite(effect)
         return [effect for effect in effects if not isinstance(effect, Send)]
 
     def _send(self, shard: Shard, request: SlotRequest) -> None:
@@ -146,3 +154,12 @@ class SlotRunner:
 
     def _replied(self, shard: Shard, request: SlotRequest, reply: Reply, _payload: memoryview | None) -> None:
         self._inbox.put((self.machine.slot, Replied(shard, request, reply)))
+
+
+def _check_finite(finish: Finish) -> None:
+    for receipt in finish.receipts:
+        if receipt.status is Status.NONFINITE:
+            raise DivergedError(
+                f"{receipt.reason}; lower the learning rate or clip gradients, or let such iterations pass with "
+                "on_nonfinite skip"
+            )

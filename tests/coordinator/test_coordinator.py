@@ -14,6 +14,7 @@ from psgd.coordinator.coordinator import (
     FinishRun,
     Log,
     ReplaceWorker,
+    SaveSnapshot,
     SettleBoundary,
     SnapshotEvaluated,
     Ticked,
@@ -25,7 +26,7 @@ from psgd.core.ids import Boundary, Incarnation, Step
 from psgd.core.membership import Membership
 from psgd.core.modes import Rules, Sync
 from psgd.runlog import Evaluation
-from psgd.training.callbacks import Continue, EarlyStopping, Stop
+from psgd.training.policies import Continue, EarlyStopping, ModelCheckpoint, Policies, ReduceLROnPlateau, Stop
 
 USED_UP = FinishRun("the budget is used up")
 
@@ -36,11 +37,11 @@ def coordinator(
     steps: int | None = 10,
     evaluate_every: int | None = None,
     evaluates: bool = True,
-    stopping: EarlyStopping | None = None,
+    policies: Policies | None = None,
     max_failures: int = 3,
 ) -> Coordinator:
     rules = Rules(Sync(), slots=4, shards=2, steps=steps, evaluate_every=evaluate_every)
-    return Coordinator(rules, workers, evaluates, stopping, max_failures, lease_s=10.0)
+    return Coordinator(rules, workers, evaluates, policies or Policies(), max_failures, lease_s=10.0)
 
 
 def reached(boundary: int, step: int) -> BoundaryReached:
@@ -103,6 +104,37 @@ def test_the_last_boundary_takes_effect_at_the_end() -> None:
 
 def test_without_an_evaluator_a_boundary_is_settled_at_once() -> None:
     assert handled(coordinator(evaluates=False, evaluate_every=4), reached(1, 4)) == [settle(1)]
+
+
+def test_the_learning_rate_falls_when_a_metric_has_stopped_improving() -> None:
+    plateau = ReduceLROnPlateau(patience=0, factor=0.5)
+    run = coordinator(evaluate_every=2, policies=Policies(plateau=plateau, lr=0.25))
+    decisions = []
+    for boundary, loss in ((1, 1.0), (2, 1.0), (3, 0.5), (4, 0.75)):
+        decisions += handled(run, reached(boundary, 2 * boundary), evaluated(boundary, loss))
+    settled = [each for each in decisions if isinstance(each, SettleBoundary)]
+    assert settled == [SettleBoundary(Boundary(k + 1), False, f) for k, f in enumerate([1.0, 0.5, 0.5, 0.25])]
+    records = [each.record for each in decisions if isinstance(each, Log)]
+    assert [record.lr_factor for record in records] == [1.0, 0.5, 0.5, 0.25]
+    assert [record.decision for record in records] == [
+        "go on: test_loss: the best is 1",
+        "go on: test_loss has not improved on 1: learning rate x 0.5",
+        "go on: test_loss: the best is 0.5",
+        "go on: test_loss has not improved on 0.5: learning rate x 0.5",
+    ]
+
+
+def test_the_best_weights_are_saved_before_their_boundary_is_settled() -> None:
+    run = coordinator(evaluate_every=2, policies=Policies(keeping=ModelCheckpoint()))
+    names = []
+    for boundary, loss in ((1, 1.0), (2, 2.0), (3, 0.5)):
+        decisions = handled(run, reached(boundary, 2 * boundary), evaluated(boundary, loss))[1:]
+        saved = decisions[0]
+        assert isinstance(saved, SaveSnapshot)
+        assert (saved.boundary, saved.step, saved.metrics) == (boundary, 2 * boundary, {"test_loss": loss})
+        assert isinstance(decisions[-1], SettleBoundary)
+        names.append(saved.names)
+    assert names == [("best", "last"), ("last",), ("best", "last")]
 
 
 # ------------------------------------------------------------------ the end
@@ -170,7 +202,7 @@ def test_an_evaluation_under_way_does_not_take_the_place_of_the_final_one() -> N
 
 
 def test_loops_without_a_budget_stop_early_too() -> None:
-    run = coordinator(steps=None, evaluate_every=5, stopping=EarlyStopping(patience=1))
+    run = coordinator(steps=None, evaluate_every=5, policies=Policies(EarlyStopping(patience=1)))
     assert unlogged(handled(run, reached(1, 5), evaluated(1, 1.0), reached(2, 10))) == [
         evaluate(1, 5),
         settle(1),
@@ -183,7 +215,7 @@ def test_loops_without_a_budget_stop_early_too() -> None:
 
 
 def test_what_is_measured_after_all_loops_stops_nothing() -> None:
-    run = coordinator(steps=None, evaluate_every=5, stopping=EarlyStopping(patience=1))
+    run = coordinator(steps=None, evaluate_every=5, policies=Policies(EarlyStopping(patience=1)))
     handled(run, reached(1, 5), evaluated(1, 1.0))
     assert handled(run, WorkerEnded(0)) == [evaluate(0, 0)]
     assert unlogged(handled(run, evaluated(0, 2.0))) == [settle(0), USED_UP]
@@ -194,7 +226,7 @@ def test_what_is_measured_after_all_loops_stops_nothing() -> None:
 
 
 def test_early_stopping_takes_effect_at_the_following_boundary() -> None:
-    run = coordinator(steps=100, evaluate_every=10, stopping=EarlyStopping(patience=2))
+    run = coordinator(steps=100, evaluate_every=10, policies=Policies(EarlyStopping(patience=2)))
     decisions = [
         unlogged(handled(run, reached(k, 10 * k), evaluated(k, loss)))
         for k, loss in enumerate([3.0, 2.0, 2.5, 2.25], start=1)
@@ -211,7 +243,7 @@ def test_early_stopping_takes_effect_at_the_following_boundary() -> None:
 
 
 def test_the_log_says_what_was_decided_and_why() -> None:
-    run = coordinator(steps=100, evaluate_every=10, stopping=EarlyStopping(patience=1))
+    run = coordinator(steps=100, evaluate_every=10, policies=Policies(EarlyStopping(patience=1)))
     handled(run, reached(1, 10), evaluated(1, 1.0), reached(2, 20))
     log = handled(run, evaluated(2, 1.5))[0]
     assert isinstance(log, Log)
@@ -220,7 +252,7 @@ def test_the_log_says_what_was_decided_and_why() -> None:
 
 
 def test_the_end_of_the_budget_is_no_early_stop() -> None:
-    run = coordinator(steps=20, evaluate_every=10, stopping=EarlyStopping(patience=1))
+    run = coordinator(steps=20, evaluate_every=10, policies=Policies(EarlyStopping(patience=1)))
     handled(run, reached(1, 10), evaluated(1, 1.0), reached(2, 20))
     log, settled = handled(run, evaluated(2, 1.5))
     assert isinstance(log, Log)
@@ -229,7 +261,7 @@ def test_the_end_of_the_budget_is_no_early_stop() -> None:
     assert run.stopped_early is None
 
 
-class StopOnce:
+class StopOnce(EarlyStopping):
     """Says stop at the second evaluation only."""
 
     def decide(self, history: Sequence[Mapping[str, float]]) -> Stop | Continue:
@@ -238,7 +270,7 @@ class StopOnce:
 
 def test_a_decision_to_stop_is_not_taken_back() -> None:
     rules = Rules(Sync(), 4, 2, steps=100, evaluate_every=10)
-    run = Coordinator(rules, 1, True, StopOnce(), max_failures=0, lease_s=1.0)
+    run = Coordinator(rules, 1, True, Policies(StopOnce()), max_failures=0, lease_s=1.0)
     handled(run, reached(1, 10), evaluated(1), reached(2, 20), evaluated(2), reached(3, 30))
     assert unlogged(handled(run, evaluated(3))) == [settle(3)]
     assert handled(run, WorkerEnded(0)) == [FinishRun("enough: stopped at step 30")]

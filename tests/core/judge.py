@@ -1,7 +1,9 @@
 """What has happened in a job, counted from the outside: the gate and the ledger are never asked."""
 
+import math
 from dataclasses import dataclass, field
 
+from psgd.core.effects import How
 from psgd.core.ids import LEAD, Boundary, Shard, Slot, Step
 from psgd.core.messages import Commit, Granted, Pulled, Push, Receipt, Snapshot, Status
 from psgd.core.modes import Rules, Sync
@@ -19,6 +21,7 @@ class Seen:
     applied: list[tuple[Step, tuple[Slot, ...]]] = field(default_factory=list)
     receipts: dict[tuple[Slot, Step], Receipt] = field(default_factory=dict)
     snapshots: dict[Boundary, int] = field(default_factory=dict)
+    measured: dict[Step, tuple[tuple[Slot, ...], tuple[float, ...]]] = field(default_factory=dict)
 
     def finished(self, slot: Slot) -> int:
         """Iterations of a slot that the shard has answered, without a gap from the first."""
@@ -60,6 +63,7 @@ class Judge:
         self.settled = 0
         self.end = FAR if rules.steps is None else rules.steps
         self.left: dict[Slot, int] = {}
+        self.factors: dict[int, float] = {0: 1.0}
 
     # ------------------------------------------------------------------ the gate
 
@@ -72,7 +76,9 @@ class Judge:
         limit = min(self.end, self.boundary_step(self.settled + 2))
         if isinstance(self.rules.mode, Sync):
             assert granted.tick == granted.step < limit
+            assert granted.lr_factor == self.lr_factor(granted.step)
             return
+        assert granted.lr_factor == self.lr_factor(granted.tick)
         assert granted.tick == drawn // self.rules.slots
         assert drawn < limit * self.rules.slots
         gap = granted.step - min(self.finished(other) for other in self.slots if other not in self.left)
@@ -89,12 +95,19 @@ class Judge:
         """Iterations of the slot that every shard has answered."""
         return min(seen.finished(slot) for seen in self.shards)
 
-    def settles(self, *, stop: bool) -> Boundary:
-        """The oldest evaluation that is under way is settled."""
+    def settles(self, *, stop: bool) -> tuple[Boundary, float]:
+        """The oldest evaluation that is under way is settled; the learning rate is halved from the following one on."""
         self.settled += 1
+        following = self.boundary_step(self.settled + 1)
         if stop:
-            self.end = min(self.end, self.boundary_step(self.settled + 1))
-        return Boundary(self.settled)
+            self.end = min(self.end, following)
+        factor = 0.5**self.settled
+        self.factors.setdefault(following, factor)
+        return Boundary(self.settled), factor
+
+    def lr_factor(self, step: int) -> float:
+        """What evaluations have made of the learning rate at a step."""
+        return self.factors[max(start for start in self.factors if start <= step)]
 
     def leaves(self, slot: Slot, finished: int) -> None:
         """A slot's own loop has ended."""
@@ -121,7 +134,22 @@ class Judge:
         assert push.slot not in self.shards[shard].staged, "forgot the one before"
         self.shards[shard].staged[push.slot] = push
 
-    def applies(self, shard: Shard, step: Step, slots: tuple[Slot, ...], tick: int) -> None:
+    def measures(self, shard: Shard, step: Step, slots: tuple[Slot, ...], squares: tuple[float, ...]) -> None:
+        """A shard takes the mean of these slots' gradients."""
+        seen = self.shards[shard]
+        assert step not in seen.measured, "measured twice"
+        assert all(seen.staged[slot].step == step for slot in slots)
+        seen.measured[step] = slots, squares
+
+    def clip_scale(self, step: Step, slots: tuple[Slot, ...]) -> float:
+        """From what every shard has measured."""
+        if self.rules.clip_norm is None:
+            return 1.0
+        assert {seen.measured[step][0] for seen in self.shards} == {slots}, "measured something else"
+        norm = math.sqrt(sum(each for seen in self.shards for each in seen.measured[step][1]))
+        return min(1.0, self.rules.clip_norm / (norm + 1e-6))
+
+    def applies(self, shard: Shard, step: Step, slots: tuple[Slot, ...], how: How) -> None:
         """A shard updates with these slots' gradients."""
         seen = self.shards[shard]
         assert list(slots) == sorted(set(slots)), "not in slot order"
@@ -133,9 +161,12 @@ class Judge:
             if isinstance(self.rules.mode, Sync):
                 assert push.pulled == seen.version, "computed from other weights"
                 assert len(slots) >= self.rules.mode.quorum(self.rules.slots), "did not wait"
-                assert tick == step
+                assert how == How(step, self.lr_factor(step), self.clip_scale(step, slots))
             else:
-                assert tick == push.tick
+                limit = self.rules.clip_norm
+                scale = 1.0 if limit is None or push.norm is None else min(1.0, limit / (push.norm + 1e-6))
+                assert how == How(push.tick, push.lr_factor, scale)
+                assert (push.norm is None) == (limit is None)
         seen.applied.append((step, slots))
         seen.version += 1
 
@@ -164,7 +195,9 @@ class Judge:
     def keeps(self, shard: Shard, boundary: Boundary) -> None:
         """A shard keeps a snapshot."""
         version = self.shards[shard].version
-        assert self.boundaries.setdefault(boundary, version) == version, "shards keep different versions"
+        if isinstance(self.rules.mode, Sync):
+            assert self.boundaries.setdefault(boundary, version) == version, "shards keep different versions"
+        assert boundary not in self.shards[shard].snapshots, "kept twice"
         self.shards[shard].snapshots[boundary] = version
 
     def drops(self, shard: Shard, before: Boundary) -> None:
@@ -175,8 +208,9 @@ class Judge:
     def gives(self, shard: Shard, snapshot: Snapshot) -> None:
         """A shard gives a snapshot."""
         seen = self.shards[shard]
-        as_it_is = snapshot.boundary == 0 or not isinstance(self.rules.mode, Sync)
-        assert snapshot.version == (seen.version if as_it_is else seen.snapshots[snapshot.boundary])
+        kept = seen.snapshots.get(snapshot.boundary)
+        assert kept is not None or snapshot.boundary == 0 or not isinstance(self.rules.mode, Sync)
+        assert snapshot.version == (seen.version if kept is None else kept)
 
     # ------------------------------------------------------------------ at the end
 

@@ -3,8 +3,8 @@
 import pytest
 
 from psgd.core.gate import UNREACHED, ClockGate, RoundGate, boundary_at, boundary_step, may_start
-from psgd.core.ids import Slot, Step
-from psgd.core.messages import Ended, Granted
+from psgd.core.ids import Boundary, Slot, Step
+from psgd.core.messages import Ended, Granted, Settle
 from psgd.core.modes import Async, Rules, Sync
 
 A, B, C = Slot(0), Slot(1), Slot(2)
@@ -79,7 +79,7 @@ def test_no_step_behind_the_next_boundary_starts_before_the_evaluation_is_settle
     assert gate.decide(A, Step(3)) == granted(3, tick=3)
     gate.closed(4)
     assert gate.decide(A, Step(4)) is None
-    gate.settle(1, stop=False)
+    gate.settle(Settle(Boundary(1), False))
     assert gate.decide(A, Step(4)) == granted(4, tick=4)
 
 
@@ -87,7 +87,7 @@ def test_no_step_behind_the_next_boundary_starts_before_the_evaluation_is_settle
 def test_a_stop_ends_rounds_exactly_at_the_following_boundary(closed: int) -> None:
     gate = RoundGate(Rules(Sync(), 1, 1, steps=9, evaluate_every=2))
     gate.closed(closed)
-    gate.settle(1, stop=True)
+    gate.settle(Settle(Boundary(1), True))
     gate.closed(3)
     assert gate.decide(A, Step(3)) == granted(3, tick=3)
     gate.closed(4)
@@ -96,7 +96,7 @@ def test_a_stop_ends_rounds_exactly_at_the_following_boundary(closed: int) -> No
 
 def test_a_stop_at_the_last_boundary_but_one_ends_with_the_budget() -> None:
     gate = RoundGate(Rules(Sync(), 1, 1, steps=3, evaluate_every=2))
-    gate.settle(1, stop=True)
+    gate.settle(Settle(Boundary(1), True))
     gate.closed(2)
     assert gate.decide(A, Step(2)) == granted(2, tick=2)
     gate.closed(3)
@@ -105,15 +105,15 @@ def test_a_stop_at_the_last_boundary_but_one_ends_with_the_budget() -> None:
 
 def test_a_stop_ends_a_run_without_budget() -> None:
     gate = RoundGate(Rules(Sync(), 1, 1, steps=None, evaluate_every=2))
-    gate.settle(1, stop=True)
+    gate.settle(Settle(Boundary(1), True))
     gate.closed(4)
     assert gate.ended
 
 
 def test_a_second_verdict_changes_nothing() -> None:
     gate = RoundGate(Rules(Sync(), 1, 1, steps=9, evaluate_every=2))
-    gate.settle(1, stop=False)
-    gate.settle(1, stop=True)
+    gate.settle(Settle(Boundary(1), False))
+    gate.settle(Settle(Boundary(1), True))
     gate.closed(4)
     assert gate.decide(A, Step(4)) == granted(4, tick=4)
 
@@ -206,7 +206,7 @@ def test_no_iteration_behind_the_next_boundary_is_granted_before_the_evaluation_
     for step in range(4):
         assert gate.decide(A, Step(step)) is not None
     assert gate.decide(B, Step(0)) is None
-    gate.settle(1, stop=False)
+    gate.settle(Settle(Boundary(1), False))
     assert gate.decide(B, Step(0)) == granted(0, tick=2)
 
 
@@ -214,7 +214,7 @@ def test_a_stop_ends_clocks_exactly_at_the_following_boundary() -> None:
     gate = clock_gate(slots=2, steps=9, every=1)
     for step in range(3):
         gate.decide(A, Step(step))
-    gate.settle(1, stop=True)
+    gate.settle(Settle(Boundary(1), True))
     assert gate.decide(A, Step(3)) == granted(3, tick=1)
     assert gate.decide(B, Step(0)) == Ended()
 
@@ -254,3 +254,41 @@ def test_an_iteration_that_a_leaving_slot_has_done_stays_drawn() -> None:
     gate.decide(B, Step(0))
     gate.leave(A, 1)
     assert gate.decide(B, Step(1)) == Ended()
+
+
+def settled(boundary: int, lr_factor: float) -> Settle:
+    return Settle(Boundary(boundary), False, lr_factor)
+
+
+def test_what_an_evaluation_makes_of_the_learning_rate_takes_effect_at_the_following_boundary() -> None:
+    gate = RoundGate(Rules(Sync(), slots=1, shards=1, steps=9, evaluate_every=2))
+    seen = []
+    for step in range(9):
+        gate.closed(step)
+        if step in (2, 4, 6):
+            gate.settle(settled(step // 2, 0.5 ** (step // 2)))
+        answer = gate.decide(A, Step(step))
+        assert isinstance(answer, Granted)
+        seen.append(answer.lr_factor)
+    assert seen == [1.0, 1.0, 1.0, 1.0, 0.5, 0.5, 0.25, 0.25, 0.125]
+
+
+def test_on_arrival_it_takes_effect_with_the_samples_drawn() -> None:
+    gate = ClockGate(Rules(Async(), slots=2, shards=1, steps=9, evaluate_every=1), Async())
+    seen = []
+    for step in range(3):
+        for slot in (A, B):
+            answer = gate.decide(slot, Step(step))
+            assert isinstance(answer, Granted)
+            seen.append((answer.tick, answer.lr_factor))
+            gate.finish(slot, step + 1)
+        gate.settle(settled(step + 1, 0.5))
+    assert seen == [(0, 1.0), (0, 1.0), (1, 1.0), (1, 1.0), (2, 0.5), (2, 0.5)]
+
+
+def test_a_repeated_verdict_does_not_change_the_learning_rate() -> None:
+    gate = RoundGate(Rules(Sync(), slots=1, shards=1, steps=9, evaluate_every=1))
+    gate.settle(settled(1, 0.5))
+    gate.settle(settled(1, 0.1))
+    gate.closed(2)
+    assert gate.lr_factor == 0.5

@@ -208,3 +208,20 @@ def test_both_regions_are_balanced_within_one_block(layout: Layout, shards: int)
     for part in partition(layout, shards):
         assert abs(part.pushed.bytes - layout.pushed_bytes / shards) <= ALIGNMENT
         assert abs(part.frozen.bytes - (layout.bytes - layout.pushed_bytes) / shards) <= ALIGNMENT
+
+
+def test_a_cut_divides_no_block() -> None:
+    layout = Layout([TensorSpec("w", (1_000_003,), "float32", Role.PARAMETER)])
+    (block,) = {tensor.block for tensor in layout.tensors}
+    assert block == 2048
+    for shards in (2, 3, 5, 7):
+        for part in partition(layout, shards):
+            assert all(piece.start % block == 0 for piece in part.slices)
+
+
+@pytest.mark.parametrize(
+    ("elements", "block"),
+    [(0, 64), (1, 64), (32_767, 64), (32_768, 128), (65_535, 128), (65_536, 256), (1_048_576, 4096), (10**9, 4096)],
+)
+def test_a_block_is_small_beside_its_tensor(elements: int, block: int) -> None:
+    assert TensorSpec("w", (elements,), "float32", Role.PARAMETER).block == block

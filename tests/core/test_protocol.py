@@ -9,6 +9,7 @@ from psgd.core.effects import (
     ApplyMean,
     DropSnapshots,
     Effect,
+    How,
     KeepSnapshot,
     ReachBoundary,
     Stage,
@@ -290,14 +291,14 @@ def test_a_worker_that_dies_between_two_shards_leaves_them_in_the_same_step() ->
     held = Tell(LEAD, Held(OTHER, A, Step(0), finite=True))
     assert other.take(again) == [Stage(A, Step(0), ()), held]
     commit = Commit(Step(0), (A,), update=True)
-    assert lead.take(held.message)[:2] == [Tell(OTHER, commit), ApplyMean(Step(0), (A,), tick=0)]
-    assert other.take(commit)[0] == ApplyMean(Step(0), (A,), tick=0)
+    assert lead.take(held.message)[:2] == [Tell(OTHER, commit), ApplyMean(Step(0), (A,), How(tick=0))]
+    assert other.take(commit)[0] == ApplyMean(Step(0), (A,), How(tick=0))
     assert lead.protocol.version == other.protocol.version == 1
 
 
 def test_on_arrival_a_push_is_applied_with_its_own_tick() -> None:
     driven = Driven(Async())
-    assert driven.take(push(B))[:2] == [Stage(B, Step(0), ()), ApplyGradient(B, Step(0), tick=0)]
+    assert driven.take(push(B))[:2] == [Stage(B, Step(0), ()), ApplyGradient(B, Step(0), How(tick=0))]
     assert driven.protocol.version == 1
 
 
@@ -363,7 +364,7 @@ def test_slots_and_shards_that_the_job_does_not_have_count_for_nothing_at_the_le
         assert lead.take(message) == []
     assert lead.take(Confirm(Shard(2), Step(0))) == []
     assert lead.take(held(A, OTHER)) == []
-    assert ApplyMean(Step(0), (A, B), tick=0) in lead.take(held(B, OTHER))
+    assert ApplyMean(Step(0), (A, B), How(tick=0)) in lead.take(held(B, OTHER))
 
 
 def test_a_commit_with_a_slot_that_the_job_does_not_have_changes_nothing() -> None:
@@ -371,7 +372,7 @@ def test_a_commit_with_a_slot_that_the_job_does_not_have_changes_nothing() -> No
     for slot in (A, B):
         follower.take(push(slot))
     assert follower.take(Commit(Step(0), (A, Slot(2)), update=True)) == []
-    assert ApplyMean(Step(0), (A, B), tick=0) in follower.take(Commit(Step(0), (A, B), update=True))
+    assert ApplyMean(Step(0), (A, B), How(tick=0)) in follower.take(Commit(Step(0), (A, B), update=True))
 
 
 # ------------------------------------------------------------------ evaluations and the end
@@ -435,6 +436,21 @@ def test_a_reader_of_a_later_boundary_lets_go_of_older_snapshots() -> None:
     assert driven.replies(Read(Boundary(1))) == [Refused("the snapshot of boundary 1 is gone")]
 
 
+@pytest.mark.parametrize("mode", BOTH, ids=str)
+def test_a_snapshot_that_is_kept_outlives_the_reading_of_the_following_one(mode: Mode) -> None:
+    driven = Driven(mode, slots=1, every=1)
+    first = (Read(Boundary(1), keep=True), Snapshot(Boundary(1), Version(1)))
+    for boundary in (1, 2):
+        finish(driven, boundary - 1)
+        driven.replies(Read(Boundary(boundary), keep=True))
+    assert driven.replies(first[0]) == [first[1]], "as it was measured"
+    assert driven.replies(Read(Boundary(2), keep=True)) == [Snapshot(Boundary(2), Version(2))]
+    driven.take(Settle(Boundary(1), stop=False))
+    finish(driven, 2)
+    assert driven.replies(Read(Boundary(3), keep=True)) == [Snapshot(Boundary(3), Version(3))]
+    assert driven.replies(first[0]) == [Refused("the snapshot of boundary 1 is gone")]
+
+
 def test_snapshots_that_nobody_reads_are_dropped_two_boundaries_later() -> None:
     driven = Driven(Sync(), slots=1, every=1)
     dropped = []
@@ -485,7 +501,7 @@ def test_the_lead_counts_in_rounds() -> None:
     driven.take(push(A))
     driven.take(push(A, step=1, finite=False))
     assert driven.replies(Inspect()) == [
-        Figures(Version(1), steps=2, accepted=1, dropped=3, max_clock_gap=0, clocks=(2, 2))
+        Figures(Version(1), steps=2, accepted=1, dropped=3, max_clock_gap=0, clocks=(2, 2), nonfinite=1)
     ]
 
 
@@ -495,7 +511,7 @@ def test_the_lead_counts_on_arrival() -> None:
         finish(driven, step)
     driven.take(push(B, finite=False))
     assert driven.replies(Inspect()) == [
-        Figures(Version(3), steps=2, accepted=3, dropped=1, max_clock_gap=3, clocks=(3, 0))
+        Figures(Version(3), steps=2, accepted=3, dropped=1, max_clock_gap=3, clocks=(3, 0), nonfinite=1)
     ]
 
 

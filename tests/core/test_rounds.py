@@ -2,11 +2,25 @@
 
 import pytest
 
-from psgd.core.effects import Answer, ApplyMean, Discard, Effect, KeepSnapshot, Stage, Tell, push_key
+from psgd.core.effects import Answer, ApplyMean, Discard, Effect, How, KeepSnapshot, MeasureMean, Stage, Tell, push_key
 from psgd.core.gate import RoundGate
 from psgd.core.ids import LEAD, Boundary, Incarnation, Shard, Slot, Step, Version
 from psgd.core.ledger import Ledger
-from psgd.core.messages import Commit, Confirm, Ended, Granted, Held, Pull, Push, Receipt, Refused, Status
+from psgd.core.messages import (
+    Commit,
+    Confirm,
+    Ended,
+    Granted,
+    Held,
+    Measure,
+    Measured,
+    Pull,
+    Push,
+    Receipt,
+    Refused,
+    Settle,
+    Status,
+)
 from psgd.core.modes import Rules, Sync
 from psgd.core.rounds import RESEND_S, RoundLead, Rounds
 from psgd.errors import InternalError
@@ -16,9 +30,11 @@ OTHER = Shard(1)
 LR = (0.1,)
 
 
-def lead_of(slots: int = 2, shards: int = 2, backups: int = 0, every: int | None = None) -> tuple[Rounds, RoundLead]:
+def lead_of(
+    slots: int = 2, shards: int = 2, backups: int = 0, every: int | None = None, clip_norm: float | None = None
+) -> tuple[Rounds, RoundLead]:
     mode = Sync(backups)
-    rules = Rules(mode, slots, shards, steps=10, evaluate_every=every)
+    rules = Rules(mode, slots, shards, steps=10, evaluate_every=every, clip_norm=clip_norm)
     lead = RoundLead(rules, mode, RoundGate(rules))
     return Rounds(rules, LEAD, Ledger(), lead), lead
 
@@ -65,7 +81,7 @@ def test_the_commit_lets_a_follower_apply_and_the_update_answers_everybody() -> 
     rounds = follower()
     rounds.push(push(B), now=0.0)
     rounds.push(push(A), now=0.0)
-    assert rounds.close(commit(A, B)) == [ApplyMean(Step(0), (A, B), tick=0)]
+    assert rounds.close(commit(A, B)) == [ApplyMean(Step(0), (A, B), How(tick=0))]
     assert rounds.applied(LR) == [
         answer(A, Status.ACCEPTED, "one of 2 in step 0"),
         answer(B, Status.ACCEPTED, "one of 2 in step 0"),
@@ -90,7 +106,7 @@ def test_a_commit_of_a_later_step_waits_until_it_is_sent_again() -> None:
 def test_a_commit_with_a_slot_that_was_never_held_is_our_bug() -> None:
     rounds = follower()
     rounds.push(push(A), now=0.0)
-    with pytest.raises(InternalError, match=r"step 0 was committed with slots \[1\] that shard 1 lacks"):
+    with pytest.raises(InternalError, match=r"step 0 was decided with slots \[1\] that shard 1 lacks"):
         rounds.close(commit(A, B))
 
 
@@ -175,7 +191,7 @@ def test_the_lead_commits_when_every_shard_holds_every_slot() -> None:
     assert rounds.push(push(B), now=0.0) == [Stage(B, Step(0), (7,))]
     assert rounds.report(held(A), now=0.0) == []
     assert rounds.push(push(A), now=0.0) == [Stage(A, Step(0), (7,))]
-    assert rounds.report(held(B), now=0.0) == [Tell(OTHER, commit(A, B)), ApplyMean(Step(0), (A, B), tick=0)]
+    assert rounds.report(held(B), now=0.0) == [Tell(OTHER, commit(A, B)), ApplyMean(Step(0), (A, B), How(tick=0))]
 
 
 def test_the_lead_waits_for_all_but_the_backups_on_all_shards() -> None:
@@ -189,7 +205,7 @@ def test_the_lead_waits_for_all_but_the_backups_on_all_shards() -> None:
 
 def test_a_receipt_of_the_lead_brings_the_following_grant() -> None:
     rounds, _ = lead_of(slots=1, shards=1)
-    assert rounds.push(push(A), now=0.0)[1:] == [ApplyMean(Step(0), (A,), tick=0)]
+    assert rounds.push(push(A), now=0.0)[1:] == [ApplyMean(Step(0), (A,), How(tick=0))]
     following = Granted(Step(1), tick=1)
     assert rounds.applied(LR) == [answer(A, Status.ACCEPTED, "one of 1 in step 0", following=following)]
 
@@ -288,3 +304,130 @@ def test_a_slot_that_leaves_later_does_not_cut_the_open_step_short() -> None:
     rounds.push(push(A), now=0.0)
     lead.gate.leave(1)
     assert rounds.cut_short(now=0.0) == []
+
+
+# ------------------------------------------------------------------ the global norm
+
+
+def measuring_lead(backups: int = 0) -> Rounds:
+    """A lead that has put the question of step 0, and has its own answer yet to come."""
+    rounds, _ = lead_of(backups=backups, clip_norm=2.0)
+    for slot in (A, B)[backups:]:
+        rounds.push(push(slot), now=0.0)
+        rounds.report(held(slot), now=0.0)
+    return rounds
+
+
+def measured(*squares: float, shard: Shard = OTHER, step: int = 0) -> Measured:
+    return Measured(shard, Step(step), squares)
+
+
+SCALE = 2.0 / (5.0 + 1e-6)
+
+
+def test_the_lead_asks_how_large_the_mean_is_before_it_commits() -> None:
+    rounds, _ = lead_of(clip_norm=2.0)
+    rounds.push(push(A), now=0.0)
+    rounds.push(push(B), now=0.0)
+    rounds.report(held(A), now=0.0)
+    asked = rounds.report(held(B), now=0.0)
+    assert asked == [Tell(OTHER, Measure(Step(0), (A, B))), MeasureMean(Step(0), (A, B))]
+    assert rounds.measured((9.0,), now=0.0) == []
+    closing = Commit(Step(0), (A, B), update=True, clip_scale=SCALE)
+    assert rounds.take(measured(15.0, 1.0), now=0.0) == [
+        Tell(OTHER, closing),
+        ApplyMean(Step(0), (A, B), How(0, 1.0, SCALE)),
+    ]
+    receipts = [effect.reply for effect in rounds.applied(LR) if isinstance(effect, Answer)]
+    assert [r.clip_scale for r in receipts if isinstance(r, Receipt)] == [SCALE, SCALE]
+
+
+def test_the_answers_may_come_in_any_order_and_twice() -> None:
+    rounds = measuring_lead()
+    assert rounds.take(measured(16.0), now=0.0) == rounds.take(measured(16.0), now=0.0) == []
+    assert rounds.measured((9.0,), now=0.0)[-1] == ApplyMean(Step(0), (A, B), How(0, 1.0, SCALE))
+    assert rounds.take(measured(16.0), now=0.0) == [], "the step is closing"
+
+
+def test_one_shard_measures_and_commits_by_itself() -> None:
+    rounds, _ = lead_of(slots=1, shards=1, clip_norm=2.0)
+    assert rounds.push(push(A), now=0.0)[1:] == [MeasureMean(Step(0), (A,))]
+    assert rounds.measured((9.0, 16.0), now=0.0) == [ApplyMean(Step(0), (A,), How(0, 1.0, SCALE))]
+
+
+def test_a_gradient_that_comes_while_others_are_measured_is_late() -> None:
+    rounds = measuring_lead(backups=1)
+    rounds.push(push(A), now=0.0)
+    assert rounds.report(held(A), now=0.0) == []
+    rounds.measured((9.0,), now=0.0)
+    assert rounds.take(measured(16.0), now=0.0)[0] == Tell(OTHER, Commit(Step(0), (B,), True, SCALE))
+
+
+def test_a_mean_that_overflows_closes_the_step_without_an_update() -> None:
+    rounds = measuring_lead()
+    rounds.measured((float("inf"),), now=0.0)
+    effects = rounds.take(measured(1.0), now=0.0)
+    assert effects[0] == Tell(OTHER, commit(A, B, update=False))
+    reason = "step 0 closed without an update: NaN or Inf in the mean of finite gradients"
+    assert [e.reply.reason for e in effects if isinstance(e, Answer) and isinstance(e.reply, Receipt)] == [reason] * 2
+    assert (rounds.version, rounds.dropped, rounds.nonfinite) == (0, 2, 2)
+
+
+def test_a_step_that_holds_a_nan_is_not_measured() -> None:
+    rounds, _ = lead_of(slots=1, clip_norm=2.0)
+    rounds.push(push(A, finite=False), now=0.0)
+    assert rounds.report(held(A, finite=False), now=0.0)[0] == Tell(OTHER, commit(A, update=False))
+
+
+def test_the_lead_asks_those_again_who_have_not_answered() -> None:
+    rounds = measuring_lead()
+    rounds.measured((9.0,), now=0.0)
+    assert rounds.resend(now=RESEND_S / 2) == []
+    assert rounds.resend(now=RESEND_S) == [Tell(OTHER, Measure(Step(0), (A, B)))]
+    assert rounds.resend(now=RESEND_S * 1.5) == []
+    rounds.take(measured(16.0), now=RESEND_S * 1.5)
+    rounds.applied(LR)
+    rounds._lead.confirmed(Confirm(OTHER, Step(0)))  # type: ignore[union-attr]
+    assert rounds.resend(now=100.0) == []
+
+
+def test_a_slot_that_leaves_does_not_take_back_what_is_measured() -> None:
+    rounds, lead = lead_of(backups=1, clip_norm=2.0)
+    rounds.push(push(A), now=0.0)
+    rounds.report(held(A), now=0.0)
+    lead.gate.leave(0)
+    assert rounds.cut_short(now=0.0) == []
+
+
+def test_a_follower_measures_once_and_gives_the_same_answer_again() -> None:
+    rounds = follower()
+    rounds.push(push(A), now=0.0)
+    rounds.push(push(B), now=0.0)
+    question = Measure(Step(0), (A, B))
+    assert rounds.measure(question) == [MeasureMean(Step(0), (A, B))]
+    assert rounds.measured((9.0,), now=0.0) == [Tell(LEAD, measured(9.0))]
+    assert rounds.measure(question) == [Tell(LEAD, measured(9.0))]
+    assert rounds.close(Commit(Step(0), (A, B), True, 0.5)) == [ApplyMean(Step(0), (A, B), How(0, 1.0, 0.5))]
+    rounds.applied(LR)
+    assert rounds.measure(question) == [], "the step has closed"
+
+
+def test_a_question_about_a_later_step_waits_until_it_is_put_again() -> None:
+    assert follower().measure(Measure(Step(1), (A,))) == []
+
+
+def test_a_mean_that_nobody_asked_for_is_our_bug() -> None:
+    with pytest.raises(InternalError, match="shard 1 measured a mean that nobody asked for"):
+        follower().measured((1.0,), now=0.0)
+
+
+def test_a_commit_brings_the_learning_rate_that_evaluations_have_made() -> None:
+    rounds, lead = lead_of(slots=1, shards=1, every=1)
+    factors = []
+    for step in range(4):
+        (effect,) = rounds.push(push(A, step), now=0.0)[1:]
+        assert isinstance(effect, ApplyMean)
+        factors.append(effect.how.lr_factor)
+        rounds.applied(LR)
+        lead.gate.settle(Settle(Boundary(step + 1), stop=False, lr_factor=0.5 if step < 1 else 0.25))
+    assert factors == [1.0, 1.0, 0.5, 0.25]

@@ -90,10 +90,10 @@ class Job(RuleBasedStateMachine):
     def evaluation_is_settled(self, stop: bool) -> None:
         self.world.settle(stop=stop)
 
-    @rule(which=ANY, back=st.integers(min_value=0, max_value=2))
-    def evaluator_reads(self, which: int, back: int) -> None:
+    @rule(which=ANY, back=st.integers(min_value=0, max_value=2), keep=st.booleans())
+    def evaluator_reads(self, which: int, back: int, keep: bool) -> None:
         boundary = Boundary(max(0, self.world.judge.settled + 1 - back))
-        self.world.read(Shard(which % self.world.rules.shards), boundary)
+        self.world.read(Shard(which % self.world.rules.shards), boundary, keep=keep)
 
     def teardown(self) -> None:
         if hasattr(self, "world"):
@@ -118,11 +118,13 @@ def jobs(draw: st.DrawFn, mode: type[Sync] | type[Async], *, own_loops: bool = F
         shards=draw(st.integers(min_value=1, max_value=3)),
         steps=None if own_loops else draw(steps),
         evaluate_every=None if own_loops else draw(st.none() | st.integers(min_value=1, max_value=3)),
+        clip_norm=draw(st.sampled_from([None, 2.0])),
     )
     gradients = st.tuples(st.integers(0, slots - 1), st.integers(0, 5))
     nonfinite = draw(st.frozensets(gradients, max_size=2))
     lengths = tuple(draw(st.lists(steps, min_size=slots, max_size=slots))) if own_loops else None
-    return World(rules, nonfinite, lengths)
+    overflowing = draw(st.frozensets(st.integers(0, 5), max_size=1))
+    return World(rules, nonfinite, lengths, overflowing)
 
 
 class SyncJob(Job):
@@ -136,9 +138,12 @@ class SyncJob(Job):
         figures = [self.world.figures(Shard(k)) for k in range(self.world.rules.shards)]
         assert figures[LEAD].steps == judge.end
         assert figures[LEAD].clocks == (judge.end,) * slots
-        assert {(f.version, f.accepted, f.dropped) for f in figures} == {
-            (judge.shards[LEAD].version, figures[LEAD].accepted, figures[LEAD].dropped)
+        assert {(f.version, f.accepted, f.dropped, f.nonfinite) for f in figures} == {
+            (judge.shards[LEAD].version, figures[LEAD].accepted, figures[LEAD].dropped, figures[LEAD].nonfinite)
         }
+        closed_for_it = [c for c in judge.commits.values() if not c.update]
+        if self.world.rules.shards > 1:
+            assert figures[LEAD].nonfinite == sum(len(commit.accepted) for commit in closed_for_it)
         assert figures[LEAD].accepted + figures[LEAD].dropped == judge.end * slots
         assert figures[LEAD].accepted == sum(len(taken) for _, taken in judge.shards[LEAD].applied)
         applied = dict(judge.shards[LEAD].applied)
@@ -163,6 +168,7 @@ class AsyncJob(Job):
             statuses = [receipt.status for receipt in seen.receipts.values()]
             assert figure.version == figure.accepted == statuses.count(Status.ACCEPTED) == seen.version
             assert figure.accepted + figure.dropped == judge.end * slots
+            assert figure.nonfinite == statuses.count(Status.NONFINITE)
         assert self.world.deaths or len({figure.version for figure in figures}) == 1
         assert figures[LEAD].steps == judge.end
         assert figures[LEAD].clocks == tuple(judge.finished(slot) for slot in judge.slots)
@@ -201,19 +207,21 @@ TestOwnLoopsInRounds = as_test(OwnLoopsInRounds)
 TestOwnLoopsOnArrival = as_test(OwnLoopsOnArrival)
 
 
+@pytest.mark.parametrize("clip_norm", [None, 2.0])
 @pytest.mark.parametrize("mode", [Sync(), Sync(backups=1), Async(), Async(staleness=1)], ids=str)
-def test_a_shard_remembers_no_more_after_many_steps_than_after_few(mode: Sync | Async) -> None:
+def test_a_shard_remembers_no_more_after_many_steps_than_after_few(mode: Sync | Async, clip_norm: float | None) -> None:
     def remembered(steps: int) -> list[int]:
-        world = World(Rules(mode, slots=3, shards=2, steps=steps, evaluate_every=2))
+        world = World(Rules(mode, slots=3, shards=2, steps=steps, evaluate_every=2, clip_norm=clip_norm))
         world.drain()
         return [size(portrait(protocol)) for protocol in world.protocols]
 
     assert remembered(100) == remembered(10)
 
 
+@pytest.mark.parametrize("clip_norm", [None, 2.0])
 @pytest.mark.parametrize("mode", [Sync(), Sync(backups=1), Async(), Async(staleness=0)], ids=str)
-def test_an_undisturbed_job_ends_by_itself(mode: Sync | Async) -> None:
-    world = World(Rules(mode, slots=3, shards=2, steps=4))
+def test_an_undisturbed_job_ends_by_itself(mode: Sync | Async, clip_norm: float | None) -> None:
+    world = World(Rules(mode, slots=3, shards=2, steps=4, clip_norm=clip_norm))
     while world.flow():
         pass
     assert not world.running()

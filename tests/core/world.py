@@ -4,6 +4,7 @@ Whoever drives a `World` chooses what happens next: which message arrives, twice
 world performs the effects, and its judge watches every one.
 """
 
+import math
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -18,6 +19,8 @@ from psgd.core.effects import (
     Event,
     KeepSnapshot,
     Key,
+    MeanMeasured,
+    MeasureMean,
     ReachBoundary,
     Stage,
     Tell,
@@ -113,6 +116,7 @@ class World:
     Args:
         nonfinite: the (slot, step) whose gradients hold NaN.
         lengths: how many iterations each slot's own loop wants, indexed by slot; None: the budget ends the job.
+        overflowing: steps whose mean is not finite, though all gradients are; found where the norm is taken.
     """
 
     def __init__(
@@ -120,6 +124,7 @@ class World:
         rules: Rules,
         nonfinite: frozenset[tuple[int, int]] = frozenset(),
         lengths: tuple[int, ...] | None = None,
+        overflowing: frozenset[int] = frozenset(),
     ) -> None:
         self.rules = rules
         self.judge = Judge(rules)
@@ -129,6 +134,7 @@ class World:
         self.protocols = [ShardProtocol(rules, Shard(k)) for k in range(rules.shards)]
         self._nonfinite = nonfinite
         self._lengths = lengths
+        self._overflowing = overflowing
         self._now = 0.0
         self._fences = [[0] * rules.slots for _ in range(rules.shards)]
         self._waiting: list[Waiting] = [{} for _ in range(rules.shards)]
@@ -141,7 +147,7 @@ class World:
             self._start(slot)
 
     def __repr__(self) -> str:
-        return f"World({self.rules}, {self._nonfinite}, {self._lengths})"
+        return f"World({self.rules}, {self._nonfinite}, {self._lengths}, {self._overflowing})"
 
     # ------------------------------------------------------------------ what may happen
 
@@ -175,7 +181,9 @@ class World:
         machine = self._machines[client]
         if machine.phase is Phase.COMPUTING:
             finite = (machine.slot, machine.clock) not in self._nonfinite
-            self._perform_slot(client, machine.handle(Computed(finite, absent=(machine.clock % 2,), renew=True)))
+            norm = 1.0 + machine.slot if finite and self.rules.push_names_norm else None
+            computed = Computed(finite, absent=(machine.clock % 2,), renew=True, norm=norm)
+            self._perform_slot(client, machine.handle(computed))
         elif self._lengths is not None and machine.clock >= self._lengths[machine.slot]:
             self._leave(client)
         else:
@@ -201,13 +209,13 @@ class World:
 
     def settle(self, *, stop: bool) -> None:
         """The oldest evaluation that is under way is settled; a second verdict for it changes nothing."""
-        boundary = self.judge.settles(stop=stop)
-        for verdict in (stop, not stop):
-            assert self._control(LEAD, Settle(boundary, verdict))[0] == Done()
+        boundary, factor = self.judge.settles(stop=stop)
+        for verdict, lr_factor in ((stop, factor), (not stop, 0.0)):
+            assert self._control(LEAD, Settle(boundary, verdict, lr_factor))[0] == Done()
 
-    def read(self, shard: Shard, boundary: Boundary) -> None:
+    def read(self, shard: Shard, boundary: Boundary, *, keep: bool) -> None:
         """The evaluator asks for a snapshot; the judge sees the answer when it comes."""
-        self._control(shard, Read(boundary))
+        self._control(shard, Read(boundary, keep))
 
     def figures(self, shard: Shard) -> Figures:
         """What a shard has counted."""
@@ -306,11 +314,15 @@ class World:
                 judge.stages(shard, event)
             case Discard(slot):
                 del judge.shards[shard].staged[slot]
-            case ApplyMean(step, slots, tick):
-                judge.applies(shard, step, slots, tick)
+            case MeasureMean(step, slots):
+                squares = (math.inf,) if step in self._overflowing else (float(shard + 1),)
+                judge.measures(shard, step, slots, squares)
+                self._handle(shard, MeanMeasured(squares))
+            case ApplyMean(step, slots, how):
+                judge.applies(shard, step, slots, how)
                 self._handle(shard, Applied(LR))
-            case ApplyGradient(slot, step, tick):
-                judge.applies(shard, step, (slot,), tick)
+            case ApplyGradient(slot, step, how):
+                judge.applies(shard, step, (slot,), how)
                 self._handle(shard, Applied(LR))
             case Answer(key, reply):
                 self._answer(shard, key, reply)

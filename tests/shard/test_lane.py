@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from psgd.config import NamedTensors
+from psgd.core.effects import How
 from psgd.core.layout import Layout, Part, Role, TensorSpec, partition
 from psgd.shard.lane import Gradient, Lane
 from psgd.shard.mean import Average, average_at_once, average_in_chunks
@@ -35,7 +36,7 @@ def gradient(values: Tensor) -> Gradient:
 def update(gradients: list[Tensor], average: Average = average_in_chunks) -> Floats:
     """What SGD with learning rate 1 takes from weights of zero."""
     memory = allocate(LAYOUT.pushed_bytes)
-    make_lane(memory, average=average).apply([gradient(values) for values in gradients], tick=0)
+    make_lane(memory, average=average).apply([gradient(values) for values in gradients], How(tick=0))
     return -view(memory, 0, ELEMENTS, "float32").numpy()
 
 
@@ -90,7 +91,7 @@ def test_buffers_keep_the_sign_of_zero_and_the_bits_of_the_mean() -> None:
         push = allocate(layout.pushed_bytes)
         view(push, layout.offsets[1], 3, "float32").copy_(values)
         pushed.append(Gradient(push, frozenset()))
-    make_lane(memory, layout).apply(pushed, tick=0)
+    make_lane(memory, layout).apply(pushed, How(tick=0))
     assert same_bits(view(memory, layout.offsets[1], 3, "float32").numpy(), values.numpy())
 
 
@@ -106,7 +107,7 @@ def test_the_mean_of_one_is_read_where_it_is() -> None:
     lane = Lane(LAYOUT, part, partial(Watching, lr=1.0), None, False, allocate(part.bytes), average_in_chunks)
     lane.begin()
     push = gradient(torch.ones(ELEMENTS))
-    lane.apply([push], tick=0)
+    lane.apply([push], How(tick=0))
     assert seen == [push.memory.data_ptr()]
 
 
@@ -145,5 +146,5 @@ def test_asking_for_its_groups_changes_nothing() -> None:
     before = memory.clone()
     assert lane.groups() == 1
     assert torch.equal(memory, before)
-    lane.apply([gradient(torch.ones(ELEMENTS))], tick=0)
+    lane.apply([gradient(torch.ones(ELEMENTS))], How(tick=0))
     assert view(memory, 0, ELEMENTS, "float32").tolist() == [-1.0] * ELEMENTS

@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.optim.lr_scheduler import StepLR
 
 from psgd.config import NamedTensors, OptimizerFactory, ScheduleFactory
+from psgd.core.effects import How
 from psgd.core.ids import Shard
 from psgd.core.layout import Layout, Role, TensorSpec, partition
 from psgd.core.modes import Async, Mode, Sync
@@ -70,7 +71,7 @@ def gradient(pushed: dict[str, Tensor], absent: Sequence[int] = ()) -> Gradient:
 def test_the_mean_is_added_in_slot_order_and_then_divided(name: str) -> None:
     state = make_state(zeros())
     pushes = [drawn(seed) for seed in range(3)]
-    state.apply([gradient(pushed) for pushed in pushes], tick=0)
+    state.apply([gradient(pushed) for pushed in pushes], How(tick=0))
     g0, g1, g2 = (pushed[name].numpy() for pushed in pushes)
     expected = ((g0 + g1) + g2) / np.float32(3)
     got = tensors(state)[name].numpy()
@@ -87,7 +88,7 @@ def test_another_order_of_the_same_sum_has_other_bits() -> None:
 def test_one_gradient_is_its_own_mean() -> None:
     state = make_state(zeros())
     pushed = drawn(0)
-    state.apply([gradient(pushed)], tick=0)
+    state.apply([gradient(pushed)], How(tick=0))
     assert torch.equal(tensors(state)["weight"], -pushed["weight"])
     assert torch.equal(tensors(state)["mean"], pushed["mean"])
 
@@ -96,7 +97,7 @@ def test_pushed_gradients_stay_as_they_are() -> None:
     state = make_state(zeros())
     pushes = [gradient(drawn(seed)) for seed in range(2)]
     before = [push.memory.clone() for push in pushes]
-    state.apply(pushes, tick=0)
+    state.apply(pushes, How(tick=0))
     assert all(torch.equal(push.memory, copy) for push, copy in zip(pushes, before, strict=True))
 
 
@@ -106,7 +107,7 @@ def test_a_parameter_without_gradient_in_any_slot_is_skipped() -> None:
     first["weight"].fill_(1)
     first["bias"].fill_(1)
     state = make_state(first, decaying)
-    state.apply([gradient(zeros(), [BIAS]), gradient(zeros(), [BIAS])], tick=0)
+    state.apply([gradient(zeros(), [BIAS]), gradient(zeros(), [BIAS])], How(tick=0))
     assert tensors(state)["bias"].tolist() == [1.0] * 5  # not even decayed
     assert torch.equal(tensors(state)["weight"], torch.full((10, 20), 0.5))
 
@@ -115,7 +116,7 @@ def test_where_only_some_slots_have_a_gradient_the_others_count_as_zero() -> Non
     state = make_state(zeros())
     with_bias, without = zeros(), zeros()
     with_bias["bias"].fill_(3)
-    state.apply([gradient(without, [BIAS]), gradient(with_bias), gradient(without, [BIAS])], tick=0)
+    state.apply([gradient(without, [BIAS]), gradient(with_bias), gradient(without, [BIAS])], How(tick=0))
     assert tensors(state)["bias"].tolist() == [-1.0] * 5
 
 
@@ -127,7 +128,7 @@ def test_counters_come_from_the_first_slot_and_frozen_tensors_stay() -> None:
     low["count"].fill_(7)
     low["flags"].copy_(torch.tensor([True, False]))
     high["count"].fill_(9)
-    state.apply([gradient(low), gradient(high)], tick=0)
+    state.apply([gradient(low), gradient(high)], How(tick=0))
     assert tensors(state)["count"].item() == 7
     assert tensors(state)["flags"].tolist() == [True, False]
     assert tensors(state)["fixed"].tolist() == [1.0, 2.0, 3.0]
@@ -135,7 +136,7 @@ def test_counters_come_from_the_first_slot_and_frozen_tensors_stay() -> None:
 
 def test_the_schedule_catches_up_with_the_tick_and_never_goes_back() -> None:
     state = make_state(zeros(), schedule=partial(StepLR, step_size=1, gamma=0.5))
-    rates = [state.apply([gradient(zeros())], tick) for tick in (2, 2, 5, 3, 6)]  # no warning that it ticked first
+    rates = [state.apply([gradient(zeros())], How(tick)) for tick in (2, 2, 5, 3, 6)]  # no warning that it ticked first
     assert rates == [(0.25,), (0.25,), (0.03125,), (0.03125,), (0.015625,)]
 
 
@@ -145,7 +146,7 @@ def test_the_learning_rate_of_every_group_is_told() -> None:
         return torch.optim.SGD(groups, lr=1.0)
 
     state = make_state(zeros(), grouped)
-    assert sorted(state.apply([gradient(zeros())], tick=0)) == [0.25, 0.5]
+    assert sorted(state.apply([gradient(zeros())], How(tick=0))) == [0.25, 0.5]
 
 
 class Watched:
@@ -178,7 +179,7 @@ def test_the_optimizer_is_made_over_the_first_weights_in_its_fastest_form() -> N
 
 def test_no_gradient_is_kept_after_the_update() -> None:
     watched = Watched()
-    make_state(zeros(), watched).apply([gradient(drawn(0))], tick=0)
+    make_state(zeros(), watched).apply([gradient(drawn(0))], How(tick=0))
     assert [parameter.grad for parameter in watched.parameters] == [None, None]
 
 
@@ -186,14 +187,14 @@ def test_no_gradient_is_kept_after_the_update() -> None:
 def test_parts_together_do_what_one_does(whole: bool) -> None:
     first, pushes = drawn(9), [drawn(seed) for seed in range(3)]
     one = make_state(first)
-    one.apply([gradient(pushed) for pushed in pushes], tick=0)
+    one.apply([gradient(pushed) for pushed in pushes], How(tick=0))
     everything = pack(first, LAYOUT)
     for part in partition(LAYOUT, 3, whole):
         state = ShardState(LAYOUT, [part], PLAIN, None, whole, memory=allocate(part.bytes))
         spans = (part.pushed, part.frozen)
         state.load(torch.cat([everything[span.start : span.stop] for span in spans]))
         pushed = slice(part.pushed.start, part.pushed.stop)
-        state.apply([Gradient(gradient(p).memory[pushed], frozenset()) for p in pushes], tick=0)
+        state.apply([Gradient(gradient(p).memory[pushed], frozenset()) for p in pushes], How(tick=0))
         expected = torch.cat([one.memory[span.start : span.stop] for span in spans])
         assert torch.equal(state.memory, expected)
 
@@ -213,7 +214,7 @@ def test_a_part_without_trainable_slices_has_no_learning_rate() -> None:
     state.load(allocate(part.bytes))
     pushed = torch.arange(4, dtype=torch.int64).view(torch.uint8)
     memory = torch.cat([pushed, allocate(part.pushed.bytes - pushed.numel())])
-    assert state.apply([Gradient(memory, frozenset())], tick=1) == ()
+    assert state.apply([Gradient(memory, frozenset())], How(tick=1)) == ()
     assert state.memory[:32].view(torch.int64).tolist() == [0, 1, 2, 3]
 
 
@@ -248,7 +249,7 @@ def trained(state: ShardState) -> list[tuple[float, ...]]:
             for index in missing:
                 pushed[LAYOUT.tensors[index].name].zero_()
             pushes.append(gradient(pushed, missing))
-        rates.append(state.apply(pushes, tick=step))
+        rates.append(state.apply(pushes, How(tick=step)))
     return rates
 
 
@@ -346,7 +347,7 @@ def test_an_optimizer_that_needs_all_slices_gets_them() -> None:
     state = ShardState.of(job, Shard(0), allocate(part.bytes), cores=2)
     state.load(allocate(part.bytes))
     ones = torch.ones(layout.pushed_bytes // 4).view(torch.uint8)
-    assert state.apply([Gradient(ones, frozenset())], tick=0) == (1.0, 2.0)
+    assert state.apply([Gradient(ones, frozenset())], How(tick=0)) == (1.0, 2.0)
     assert views(state.memory, layout)["weight"].unique().tolist() == [-1.0]
     assert views(state.memory, layout)["bias"].unique().tolist() == [-2.0]
 
@@ -358,4 +359,4 @@ def test_what_an_optimizer_raises_in_a_lane_is_heard_of() -> None:
 
     state = in_lanes(2, partial(Failing, lr=0.1), None, whole=False)
     with pytest.raises(RuntimeError, match="no more"):
-        state.apply([gradient(drawn(1))], tick=0)
+        state.apply([gradient(drawn(1))], How(tick=0))

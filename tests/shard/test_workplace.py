@@ -6,6 +6,7 @@ from torch import Tensor
 
 from psgd import inprocess
 from psgd.config import Job
+from psgd.core.effects import How
 from psgd.core.layout import Layout, Role, Span, TensorSpec, partition
 from psgd.core.modes import Async, Mode, Sync
 from psgd.errors import ResourceError
@@ -141,7 +142,7 @@ def test_what_all_slots_had_early_changes_no_bit() -> None:
             gradient.memory.copy_(drawn(3 * step + slot).memory)
         for ready in (Span(256, 600), Span(600, 1024), Span(0, 3))[:step]:
             on_device.prepare(memories(slots), ready)
-        assert on_device.apply(slots, tick=step) == plain.apply(slots, tick=step)
+        assert on_device.apply(slots, How(tick=step)) == plain.apply(slots, How(tick=step))
         assert torch.equal(on_device.memory, plain.memory)
 
 
@@ -151,8 +152,8 @@ def test_gradients_that_changed_after_they_had_left_are_read_again() -> None:
     on_device.prepare(memories(slots), EVERYTHING)
     on_device.forget()  # the plane said so
     slots[1].memory.copy_(drawn(7).memory)
-    on_device.apply(slots, tick=0)
-    plain.apply(slots, tick=0)
+    on_device.apply(slots, How(tick=0))
+    plain.apply(slots, How(tick=0))
     assert torch.equal(on_device.memory, plain.memory)
 
 
@@ -160,8 +161,8 @@ def test_an_update_with_other_gradients_than_those_announced_reads_these() -> No
     on_device, plain = states()
     on_device.prepare(memories([drawn(1), drawn(2)]), EVERYTHING)
     slots = [drawn(3), drawn(4)]
-    on_device.apply(slots, tick=0)
-    plain.apply(slots, tick=0)
+    on_device.apply(slots, How(tick=0))
+    plain.apply(slots, How(tick=0))
     assert torch.equal(on_device.memory, plain.memory)
 
 
@@ -220,7 +221,7 @@ def test_the_mean_has_the_same_bits_on_a_gpu(slots: int, scale: float) -> None:
             LAYOUT, [part], partial(torch.optim.SGD, lr=1.0), None, False, allocate(part.bytes), make_workplace
         )
         shard_state.load(allocate(part.bytes))
-        shard_state.apply(pushes, tick=0)
+        shard_state.apply(pushes, How(tick=0))
         results.append(shard_state.memory)
     assert torch.equal(*results)  # from zero, with learning rate 1: what was subtracted is the mean
 
@@ -235,7 +236,7 @@ def test_an_optimizer_is_as_fast_as_torch_has_it_on_a_gpu_and_close_to_the_cpu(o
         shard_state = ShardState(LAYOUT, [part], factory, None, False, allocate(part.bytes), make_workplace)
         shard_state.load(drawn(99).memory)
         for step in range(3):
-            shard_state.apply([drawn(step), drawn(step + 10)], tick=step)
+            shard_state.apply([drawn(step), drawn(step + 10)], How(tick=step))
         results.append(shard_state.memory.view(torch.float32))
     torch.testing.assert_close(*results, rtol=1e-4, atol=1e-5)
 
@@ -247,5 +248,5 @@ def test_early_bytes_change_no_bit_on_a_gpu() -> None:
     for ready in (Span(256, 600), Span(600, 1024)):
         states_[0].prepare(memories(slots), ready)
     for each in states_:
-        each.apply(slots, tick=0)
+        each.apply(slots, How(tick=0))
     assert torch.equal(states_[0].memory, states_[1].memory)

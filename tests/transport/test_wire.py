@@ -36,14 +36,15 @@ def values(hint: Any) -> st.SearchStrategy[Any]:
     """All values that a field of a message may have, by its annotation."""
     if hint in (type(None), bool, str):
         return st.from_type(hint)
-    if hint is float:
-        return st.floats(allow_nan=False)
+    if hint is float:  # a norm or a factor
+        return st.floats(min_value=0, allow_nan=False, allow_infinity=False)
     if hint is Status:
         return st.sampled_from(Status)
     if get_origin(hint) in (Union, UnionType):
         return st.one_of([values(part) for part in get_args(hint)])
     if get_origin(hint) is tuple:
-        return st.lists(values(get_args(hint)[0]), max_size=4).map(tuple)
+        each = get_args(hint)[0]
+        return st.lists(st.floats(allow_nan=False) if each is float else values(each), max_size=4).map(tuple)
     if hint in (Granted, Ended):
         return messages(hint)
     assert hint is int or hint.__supertype__ is int, f"no values for {hint}"
@@ -145,6 +146,14 @@ def test_unknown_status_is_refused(number: int) -> None:
 def test_absurd_number_is_refused(request_: Any, where: str, number: int) -> None:
     with pytest.raises(PeerError, match=rf"{where} is absurd: expected 0 … 2\^53 - 1, got {number}"):
         wire.request_of(request_(number))
+
+
+@pytest.mark.parametrize("number", [-1.0, float("nan"), float("inf")])
+@pytest.mark.parametrize("name", ["norm", "lr_factor"])
+def test_a_size_that_is_none_is_refused(name: str, number: float) -> None:
+    push = shard_pb2.Push(**{"norm": 1.0, "lr_factor": 1.0, name: number})
+    with pytest.raises(PeerError, match=rf"Push\.{name} is absurd: expected a finite number >= 0, got {number}"):
+        wire.request_of(shard_pb2.Request(push=push))
 
 
 @pytest.mark.parametrize(

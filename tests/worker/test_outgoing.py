@@ -50,12 +50,12 @@ class NotedUpload:
 class Setup:
     """A slot's push to some shards, in buckets of 512 bytes."""
 
-    def __init__(self, wire: str = "float32", shards: int = 1) -> None:
+    def __init__(self, wire: str = "float32", shards: int = 1, names_norm: bool = False) -> None:
         layout = layout_of(tensors_of(Five()))
         self.job: Job = replace(make_job(shards=shards), layout=layout, wire=wire)
         self.wire = JobWire(self.job)
         self.memory = allocate(self.wire.pushes[-1].stop)
-        self.outgoing = Outgoing(layout, self.job.parts(), self.wire, self.memory, CPU)
+        self.outgoing = Outgoing(layout, self.job.parts(), self.wire, self.memory, CPU, names_norm)
         self.uploads: list[NotedUpload] = []
 
     def begin(self) -> None:
@@ -369,3 +369,30 @@ def test_the_work_of_leaving_grows_with_the_number_of_parameters(wire: str, monk
         return asked
 
     assert looks(400) <= 4 * looks(100)
+
+
+# ------------------------------------------------------------------ its norm
+
+
+@pytest.mark.parametrize("shards", [1, 3])
+@pytest.mark.parametrize("wire", ["float32", "bfloat16", "int8", "topk:0.1", "onebit"])
+def test_the_norm_is_that_of_the_gradient_which_the_shards_read(wire: str, shards: int) -> None:
+    setup = Setup(wire, shards, names_norm=True)
+    setup.begin()
+    setup.fill(seed=1)
+    norm = setup.outgoing.write(FINE).norm
+    read = torch.zeros(setup.job.layout.floating_bytes // 4)
+    for part, format_, payload in zip(setup.job.parts(), setup.wire.formats, setup.sent(), strict=True):
+        if format_.push.identity:
+            read.view(torch.uint8)[part.pushed.start : part.pushed.stop] = torch.tensor(list(payload))
+        else:
+            decoded = read.view(torch.uint8)[part.pushed.start : part.pushed.stop]
+            format_.push.decode(torch.tensor(list(payload), dtype=torch.uint8), decoded)
+    parameters = [read[64 * k : 64 * k + 60] for k in range(5)]
+    assert norm == pytest.approx(float(torch.cat(parameters).double().norm()), rel=1e-14)
+
+
+def test_a_gradient_that_is_not_finite_has_no_norm() -> None:
+    setup = Setup(names_norm=True)
+    assert setup.outgoing.write(Computed(finite=False, absent=())).norm is None
+    assert Setup().outgoing.write(FINE).norm is None

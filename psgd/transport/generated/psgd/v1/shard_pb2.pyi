@@ -319,24 +319,32 @@ class PeerMessage(_message.Message):
     HELD_FIELD_NUMBER: _builtins.int
     COMMIT_FIELD_NUMBER: _builtins.int
     CONFIRM_FIELD_NUMBER: _builtins.int
+    MEASURE_FIELD_NUMBER: _builtins.int
+    MEASURED_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def held(self) -> Global___Held: ...
     @_builtins.property
     def commit(self) -> Global___Commit: ...
     @_builtins.property
     def confirm(self) -> Global___Confirm: ...
+    @_builtins.property
+    def measure(self) -> Global___Measure: ...
+    @_builtins.property
+    def measured(self) -> Global___Measured: ...
     def __init__(
         self,
         *,
         held: Global___Held | None = ...,
         commit: Global___Commit | None = ...,
         confirm: Global___Confirm | None = ...,
+        measure: Global___Measure | None = ...,
+        measured: Global___Measured | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["commit", b"commit", "confirm", b"confirm", "held", b"held", "message", b"message"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["commit", b"commit", "confirm", b"confirm", "held", b"held", "measure", b"measure", "measured", b"measured", "message", b"message"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["commit", b"commit", "confirm", b"confirm", "held", b"held", "message", b"message"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["commit", b"commit", "confirm", b"confirm", "held", b"held", "measure", b"measure", "measured", b"measured", "message", b"message"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_message: _TypeAlias = _typing.Literal["held", "commit", "confirm"]  # noqa: Y015
+    _WhichOneofReturnType_message: _TypeAlias = _typing.Literal["held", "commit", "confirm", "measure", "measured"]  # noqa: Y015
     _WhichOneofArgType_message: _TypeAlias = _typing.Literal["message", b"message"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_message) -> _WhichOneofReturnType_message | None: ...
 
@@ -414,17 +422,20 @@ class Granted(_message.Message):
 
     STEP_FIELD_NUMBER: _builtins.int
     TICK_FIELD_NUMBER: _builtins.int
+    LR_FACTOR_FIELD_NUMBER: _builtins.int
     step: _builtins.int
     tick: _builtins.int
+    lr_factor: _builtins.float
     def __init__(
         self,
         *,
         step: _builtins.int = ...,
         tick: _builtins.int = ...,
+        lr_factor: _builtins.float = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["step", b"step", "tick", b"tick"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["lr_factor", b"lr_factor", "step", b"step", "tick", b"tick"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -515,6 +526,8 @@ class Push(_message.Message):
     FINITE_FIELD_NUMBER: _builtins.int
     ABSENT_FIELD_NUMBER: _builtins.int
     RENEW_FIELD_NUMBER: _builtins.int
+    NORM_FIELD_NUMBER: _builtins.int
+    LR_FACTOR_FIELD_NUMBER: _builtins.int
     slot: _builtins.int
     incarnation: _builtins.int
     step: _builtins.int
@@ -522,6 +535,8 @@ class Push(_message.Message):
     pulled: _builtins.int
     finite: _builtins.bool
     renew: _builtins.bool
+    norm: _builtins.float
+    lr_factor: _builtins.float
     @_builtins.property
     def absent(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]: ...
     def __init__(
@@ -535,12 +550,16 @@ class Push(_message.Message):
         finite: _builtins.bool = ...,
         absent: _abc.Iterable[_builtins.int] | None = ...,
         renew: _builtins.bool = ...,
+        norm: _builtins.float | None = ...,
+        lr_factor: _builtins.float = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_norm", b"_norm", "norm", b"norm"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["absent", b"absent", "finite", b"finite", "incarnation", b"incarnation", "pulled", b"pulled", "renew", b"renew", "slot", b"slot", "step", b"step", "tick", b"tick"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_norm", b"_norm", "absent", b"absent", "finite", b"finite", "incarnation", b"incarnation", "lr_factor", b"lr_factor", "norm", b"norm", "pulled", b"pulled", "renew", b"renew", "slot", b"slot", "step", b"step", "tick", b"tick"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__norm: _TypeAlias = _typing.Literal["norm"]  # noqa: Y015
+    _WhichOneofArgType__norm: _TypeAlias = _typing.Literal["_norm", b"_norm"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__norm) -> _WhichOneofReturnType__norm | None: ...
 
 Global___Push: _TypeAlias = Push  # noqa: Y015
 
@@ -557,12 +576,14 @@ class Receipt(_message.Message):
     GRANTED_FIELD_NUMBER: _builtins.int
     ENDED_FIELD_NUMBER: _builtins.int
     RENEWED_FIELD_NUMBER: _builtins.int
+    CLIP_SCALE_FIELD_NUMBER: _builtins.int
     step: _builtins.int
     status: Global___Status.ValueType
     reason: _builtins.str
     version: _builtins.int
     lag: _builtins.int
     renewed: _builtins.bool
+    clip_scale: _builtins.float
     @_builtins.property
     def lr(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]: ...
     @_builtins.property
@@ -581,10 +602,11 @@ class Receipt(_message.Message):
         granted: Global___Granted | None = ...,
         ended: Global___Ended | None = ...,
         renewed: _builtins.bool = ...,
+        clip_scale: _builtins.float = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["ended", b"ended", "following", b"following", "granted", b"granted"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["ended", b"ended", "following", b"following", "granted", b"granted", "lag", b"lag", "lr", b"lr", "reason", b"reason", "renewed", b"renewed", "status", b"status", "step", b"step", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["clip_scale", b"clip_scale", "ended", b"ended", "following", b"following", "granted", b"granted", "lag", b"lag", "lr", b"lr", "reason", b"reason", "renewed", b"renewed", "status", b"status", "step", b"step", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_following: _TypeAlias = _typing.Literal["granted", "ended"]  # noqa: Y015
     _WhichOneofArgType_following: _TypeAlias = _typing.Literal["following", b"following"]  # noqa: Y015
@@ -737,17 +759,20 @@ class Settle(_message.Message):
 
     BOUNDARY_FIELD_NUMBER: _builtins.int
     STOP_FIELD_NUMBER: _builtins.int
+    LR_FACTOR_FIELD_NUMBER: _builtins.int
     boundary: _builtins.int
     stop: _builtins.bool
+    lr_factor: _builtins.float
     def __init__(
         self,
         *,
         boundary: _builtins.int = ...,
         stop: _builtins.bool = ...,
+        lr_factor: _builtins.float = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["boundary", b"boundary", "stop", b"stop"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["boundary", b"boundary", "lr_factor", b"lr_factor", "stop", b"stop"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -758,15 +783,18 @@ class Read(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     BOUNDARY_FIELD_NUMBER: _builtins.int
+    KEEP_FIELD_NUMBER: _builtins.int
     boundary: _builtins.int
+    keep: _builtins.bool
     def __init__(
         self,
         *,
         boundary: _builtins.int = ...,
+        keep: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["boundary", b"boundary"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["boundary", b"boundary", "keep", b"keep"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -819,11 +847,13 @@ class Figures(_message.Message):
     DROPPED_FIELD_NUMBER: _builtins.int
     MAX_CLOCK_GAP_FIELD_NUMBER: _builtins.int
     CLOCKS_FIELD_NUMBER: _builtins.int
+    NONFINITE_FIELD_NUMBER: _builtins.int
     version: _builtins.int
     steps: _builtins.int
     accepted: _builtins.int
     dropped: _builtins.int
     max_clock_gap: _builtins.int
+    nonfinite: _builtins.int
     @_builtins.property
     def clocks(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]: ...
     def __init__(
@@ -835,10 +865,11 @@ class Figures(_message.Message):
         dropped: _builtins.int = ...,
         max_clock_gap: _builtins.int = ...,
         clocks: _abc.Iterable[_builtins.int] | None = ...,
+        nonfinite: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["accepted", b"accepted", "clocks", b"clocks", "dropped", b"dropped", "max_clock_gap", b"max_clock_gap", "steps", b"steps", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["accepted", b"accepted", "clocks", b"clocks", "dropped", b"dropped", "max_clock_gap", b"max_clock_gap", "nonfinite", b"nonfinite", "steps", b"steps", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -890,14 +921,67 @@ class Held(_message.Message):
 Global___Held: _TypeAlias = Held  # noqa: Y015
 
 @_typing.final
+class Measure(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STEP_FIELD_NUMBER: _builtins.int
+    ACCEPTED_FIELD_NUMBER: _builtins.int
+    step: _builtins.int
+    @_builtins.property
+    def accepted(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]: ...
+    def __init__(
+        self,
+        *,
+        step: _builtins.int = ...,
+        accepted: _abc.Iterable[_builtins.int] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["accepted", b"accepted", "step", b"step"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Measure: _TypeAlias = Measure  # noqa: Y015
+
+@_typing.final
+class Measured(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SHARD_FIELD_NUMBER: _builtins.int
+    STEP_FIELD_NUMBER: _builtins.int
+    SQUARES_FIELD_NUMBER: _builtins.int
+    shard: _builtins.int
+    step: _builtins.int
+    @_builtins.property
+    def squares(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]: ...
+    def __init__(
+        self,
+        *,
+        shard: _builtins.int = ...,
+        step: _builtins.int = ...,
+        squares: _abc.Iterable[_builtins.float] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["shard", b"shard", "squares", b"squares", "step", b"step"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Measured: _TypeAlias = Measured  # noqa: Y015
+
+@_typing.final
 class Commit(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     STEP_FIELD_NUMBER: _builtins.int
     ACCEPTED_FIELD_NUMBER: _builtins.int
     UPDATE_FIELD_NUMBER: _builtins.int
+    CLIP_SCALE_FIELD_NUMBER: _builtins.int
+    LR_FACTOR_FIELD_NUMBER: _builtins.int
     step: _builtins.int
     update: _builtins.bool
+    clip_scale: _builtins.float
+    lr_factor: _builtins.float
     @_builtins.property
     def accepted(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]: ...
     def __init__(
@@ -906,10 +990,12 @@ class Commit(_message.Message):
         step: _builtins.int = ...,
         accepted: _abc.Iterable[_builtins.int] | None = ...,
         update: _builtins.bool = ...,
+        clip_scale: _builtins.float = ...,
+        lr_factor: _builtins.float = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["accepted", b"accepted", "step", b"step", "update", b"update"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["accepted", b"accepted", "clip_scale", b"clip_scale", "lr_factor", b"lr_factor", "step", b"step", "update", b"update"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

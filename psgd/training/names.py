@@ -1,0 +1,42 @@
+"""What to say of a name that nothing has: the near ones, then all there are."""
+
+import difflib
+from collections.abc import Iterable, Sequence
+
+from psgd.errors import ConfigurationError
+
+
+def unknown(what: str, name: str, known: Iterable[str]) -> ConfigurationError:
+    """The error for a name that is not known.
+
+    Args:
+        what: it was to name, such as ``optimizer``.
+        known: all names that exist.
+
+    Example:
+        >>> str(unknown("optimizer", "adm", ["sgd", "adam"]))
+        "optimizer must be one of adam, sgd, got 'adm'; did you mean adam?"
+    """
+    names = sorted(known)
+    return ConfigurationError(f"{what} must be one of {', '.join(names)}, got {name!r}{_hint(name, names)}")
+
+
+def unknown_argument(what: str, name: str, known: Iterable[str]) -> ConfigurationError:
+    """The error for an argument that something does not take.
+
+    Args:
+        what: does not take it, such as ``optimizer sgd``.
+        known: all arguments that it takes.
+
+    Example:
+        >>> str(unknown_argument("optimizer sgd", "momentun", ["momentum", "nesterov"]))
+        "optimizer sgd has no argument 'momentun'; it takes momentum, nesterov; did you mean momentum?"
+    """
+    names = list(known)
+    takes = ", ".join(names) or "none"
+    return ConfigurationError(f"{what} has no argument {name!r}; it takes {takes}{_hint(name, names)}")
+
+
+def _hint(name: str, known: Sequence[str]) -> str:
+    near = difflib.get_close_matches(name.lower(), known)
+    return f"; did you mean {' or '.join(near)}?" if near else ""
