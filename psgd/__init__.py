@@ -4,11 +4,12 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from psgd.config import Placement, Straggler
+    from psgd.config import Clip, Placement, Straggler
     from psgd.core.modes import Async, Sync
     from psgd.errors import (
         ConfigurationError,
         DataError,
+        DivergedError,
         InternalError,
         LostError,
         PeerError,
@@ -18,52 +19,88 @@ if TYPE_CHECKING:
     )
     from psgd.result import Result
     from psgd.trainer import Trainer
-    from psgd.training.callbacks import Callback, EarlyStopping
+    from psgd.training.callbacks import Callback, LearningRateMonitor, LearningRateScheduler
+    from psgd.training.groups import param_groups, undecayed
+    from psgd.training.losses import loss
+    from psgd.training.optimizers import optimizer
+    from psgd.training.policies import EarlyStopping, ModelCheckpoint, ReduceLROnPlateau
+    from psgd.training.regularization import regularize
+    from psgd.training.rules.from_function import optimizer_from
+    from psgd.training.schedules import schedule
+    from psgd.tuning.trainable import as_trainable
     from psgd.worker.optimizer import DistributedOptimizer
     from psgd.worker.session import batches, report
 
 _HOMES = {
     "Async": "psgd.core.modes",
     "Callback": "psgd.training.callbacks",
+    "Clip": "psgd.config",
     "ConfigurationError": "psgd.errors",
     "DataError": "psgd.errors",
     "DistributedOptimizer": "psgd.worker.optimizer",
-    "EarlyStopping": "psgd.training.callbacks",
+    "DivergedError": "psgd.errors",
+    "EarlyStopping": "psgd.training.policies",
     "InternalError": "psgd.errors",
+    "LearningRateMonitor": "psgd.training.callbacks",
+    "LearningRateScheduler": "psgd.training.callbacks",
     "LostError": "psgd.errors",
+    "ModelCheckpoint": "psgd.training.policies",
     "PeerError": "psgd.errors",
     "Placement": "psgd.config",
     "PsgdError": "psgd.errors",
+    "ReduceLROnPlateau": "psgd.training.policies",
     "ResourceError": "psgd.errors",
     "Result": "psgd.result",
     "RunEnded": "psgd.errors",
     "Straggler": "psgd.config",
     "Sync": "psgd.core.modes",
     "Trainer": "psgd.trainer",
+    "as_trainable": "psgd.tuning.trainable",
     "batches": "psgd.worker.session",
+    "loss": "psgd.training.losses",
+    "optimizer": "psgd.training.optimizers",
+    "optimizer_from": "psgd.training.rules.from_function",
+    "param_groups": "psgd.training.groups",
+    "regularize": "psgd.training.regularization",
     "report": "psgd.worker.session",
+    "schedule": "psgd.training.schedules",
+    "undecayed": "psgd.training.groups",
 }
 
 __all__ = [
     "Async",
     "Callback",
+    "Clip",
     "ConfigurationError",
     "DataError",
     "DistributedOptimizer",
+    "DivergedError",
     "EarlyStopping",
     "InternalError",
+    "LearningRateMonitor",
+    "LearningRateScheduler",
     "LostError",
+    "ModelCheckpoint",
     "PeerError",
     "Placement",
     "PsgdError",
+    "ReduceLROnPlateau",
     "ResourceError",
     "Result",
     "RunEnded",
     "Straggler",
     "Sync",
     "Trainer",
+    "as_trainable",
     "batches",
+    "loss",
+    "optimizer",
+    "optimizer_from",
+    "param_groups",
+    "regularize",
     "report",
+    "schedule",
+    "undecayed",
 ]
 
 

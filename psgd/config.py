@@ -1,8 +1,9 @@
 """What a job is: frozen values that validate themselves, made once by the driver and handed to every process."""
 
+import math
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from dataclasses import dataclass, fields
+from typing import Any, Literal, Protocol, get_args
 
 import torch
 from torch.utils.data import Dataset
@@ -18,10 +19,26 @@ NamedTensors = Iterable[tuple[str, torch.Tensor]]
 OptimizerFactory = Callable[[NamedTensors], torch.optim.Optimizer]
 ScheduleFactory = Callable[[torch.optim.Optimizer], torch.optim.lr_scheduler.LRScheduler]
 DataFactory = Callable[[], "Dataset[Any]"]
+
+
+class Meter(Protocol):
+    """What a metric has seen of one evaluation so far."""
+
+    def update(self, outputs: Any, targets: Any, /) -> None:
+        """Take in one batch."""
+
+    def result(self) -> dict[str, Any]:
+        """The metric by name: a number, or nested tuples of numbers."""
+
+
+MetricFactory = Callable[[Any, Any, Loss], Meter]
+"""(outputs and targets of a first batch, the loss) to a meter for such, which has seen nothing yet."""
 Precision = Literal["fp32", "bf16"]
 Plane = Literal["auto", "shm", "rpc", "memory"]
 PLANES: tuple[Plane, ...] = get_args(Plane)
 ShardDevice = Literal["cpu", "cuda"]
+OnNonfinite = Literal["skip", "fail"]
+ON_NONFINITE: tuple[OnNonfinite, ...] = get_args(OnNonfinite)
 SHARD_DEVICES: tuple[ShardDevice, ...] = get_args(ShardDevice)
 
 
@@ -58,6 +75,7 @@ class Training:
         threads: torch threads a process; bits may depend on it.
         overlap: gradients leave while backward computes the rest of them; of the built-in loop.
         seed: of the weights, the order of samples, and everything random in (step, slot).
+        metrics: what evaluations measure beside the loss; None: what goes with outputs, targets and loss.
     """
 
     loss: Loss
@@ -69,6 +87,7 @@ class Training:
     use_gpu: bool = False
     overlap: bool = True
     stragglers: tuple[Straggler, ...] = ()
+    metrics: tuple[MetricFactory, ...] | None = None
 
     def __post_init__(self) -> None:
         for name, value in (
@@ -84,6 +103,39 @@ class Training:
             raise ConfigurationError(f"precision must be fp32 or bf16, got {self.precision}")
         if not 0 <= self.seed < 2**63:
             raise ConfigurationError(f"seed must be in 0 … 2**63 - 1, got {self.seed}")
+
+
+@dataclass(frozen=True, slots=True)
+class Clip:
+    """What the gradient of an update may be at most: in rounds the mean over the slots, on arrival the one pushed.
+
+    Exactly one of the three is given. Buffers are never clipped.
+
+    Args:
+        norm: the global norm, over all tensors on all shards, as `torch.nn.utils.clip_grad_norm_`.
+        value: the size of each element, as `torch.nn.utils.clip_grad_value_`.
+        tensor_norm: the norm of each tensor on its own; shards keep tensors whole then.
+
+    Raises:
+        ConfigurationError: if none or several are given, or it is not positive.
+
+    Example:
+        >>> Clip(norm=1.0)
+        Clip(norm=1.0, value=None, tensor_norm=None)
+    """
+
+    norm: float | None = None
+    value: float | None = None
+    tensor_norm: float | None = None
+
+    def __post_init__(self) -> None:
+        given = {f.name: getattr(self, f.name) for f in fields(self) if getattr(self, f.name) is not None}
+        if len(given) != 1:
+            got = " and ".join(given) or "none"
+            raise ConfigurationError(f"clip must be one of norm, value and tensor_norm, got {got}")
+        for name, limit in given.items():
+            if not (math.isfinite(limit) and limit > 0):
+                raise ConfigurationError(f"clip {name} must be a finite number > 0, got {limit}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,6 +197,9 @@ class Job:
         plane: how tensors travel; ``auto``: shared memory within a host, rpc between hosts.
         wire: how they are written there, see `psgd.transport.compression.parse_wire`.
         shard_device: where shards keep weights and optimizer state, and update them; planes go on serving host memory.
+        clip: what the gradient of an update may be at most; its norm is also among the rules.
+        saves_measured: weights that the evaluator has measured are read once more, to be written.
+        on_nonfinite: what becomes of a gradient with NaN or Inf: no shard updates, and the run goes on or fails.
     """
 
     rules: Rules
@@ -161,8 +216,15 @@ class Job:
     plane: Plane = "auto"
     wire: str = "float32"
     shard_device: ShardDevice = "cpu"
+    clip: Clip | None = None
+    on_nonfinite: OnNonfinite = "skip"
+    saves_measured: bool = False
 
     def __post_init__(self) -> None:
+        if self.on_nonfinite not in ON_NONFINITE:
+            raise ConfigurationError(
+                f"on_nonfinite must be one of {', '.join(ON_NONFINITE)}, got {self.on_nonfinite!r}"
+            )
         if self.workers < 1:
             raise ConfigurationError(f"workers must be >= 1, got {self.workers}")
         if self.workers > self.rules.slots:

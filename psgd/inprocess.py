@@ -17,18 +17,19 @@ from psgd.coordinator.coordinator import (
     FinishRun,
     Log,
     ReplaceWorker,
+    SaveSnapshot,
     SettleBoundary,
     SnapshotEvaluated,
-    Stopping,
     WorkerEnded,
 )
-from psgd.coordinator.outcome import Outcome, read_outcome
+from psgd.coordinator.outcome import Keep, Outcome, read_outcome, read_weights
 from psgd.core.ids import LEAD, Boundary, Shard, Step
 from psgd.core.messages import Settle
 from psgd.errors import ConfigurationError, InternalError
 from psgd.runlog import Record, Timed
 from psgd.shard.shard import ParameterShard
 from psgd.shard.state import ShardState
+from psgd.training.policies import Policies
 from psgd.transport.attachment import attach
 from psgd.transport.base import Endpoint
 from psgd.transport.flat import allocate, pack
@@ -43,14 +44,17 @@ from psgd.worker.loop import Worker
 def run(
     job: Job,
     initial: Mapping[str, torch.Tensor],
-    stopping: Stopping | None,
+    policies: Policies,
     observe: Callable[[Record], None],
+    keep: Keep,
 ) -> Outcome:
     """Train in this thread, without Ray.
 
     Args:
         initial: the first weights, by the layout's names.
+        policies: what evaluations decide.
         observe: told about every record.
+        keep: writes the weights of an evaluation.
 
     Raises:
         ConfigurationError: if the job has an own loop, which would block the thread that all parties share.
@@ -60,7 +64,7 @@ def run(
         raise ConfigurationError("plane memory runs the built-in loop only: give train_loop another plane")
     device_for(job.training.use_gpu)  # or refuse
     with _threads(job.training.threads):
-        return _Process(job, initial, stopping, observe).run()
+        return _Process(job, initial, policies, observe, keep).run()
 
 
 class _Process:
@@ -70,11 +74,13 @@ class _Process:
         self,
         job: Job,
         initial: Mapping[str, torch.Tensor],
-        stopping: Stopping | None,
+        policies: Policies,
         observe: Callable[[Record], None],
+        keep: Keep,
     ) -> None:
         self._job = job
         self._observe = observe
+        self._keep = keep
         self._events: list[Event] = []
         self._began = time.perf_counter()
         self._finished: str | None = None
@@ -83,7 +89,7 @@ class _Process:
         self._connections = [MemoryConnection(shard) for shard in shards]
         load_state(self._connections, self._parts, pack(initial, job.layout))
         self._coordinator = Coordinator(
-            job.rules, job.workers, job.evaluation_data is not None, stopping, max_failures=0, lease_s=float("inf")
+            job.rules, job.workers, job.evaluation_data is not None, policies, max_failures=0, lease_s=float("inf")
         )
         self._evaluator = Evaluator(job, self._connections) if job.evaluation_data is not None else None
         self._workers = {number: self._worker(number) for number in range(job.workers)}
@@ -134,8 +140,10 @@ class _Process:
             match decision:
                 case EvaluateSnapshot(boundary):
                     self._evaluate(boundary)
-                case SettleBoundary(boundary, stop):
-                    ask(self._connections[LEAD], Settle(boundary, stop))
+                case SaveSnapshot():
+                    self._keep(decision, read_weights(self._connections, self._job, decision.boundary))
+                case SettleBoundary(boundary, stop, lr_factor):
+                    ask(self._connections[LEAD], Settle(boundary, stop, lr_factor))
                 case Log(record):
                     self._stamp(replace(record, time_s=time.perf_counter()))
                 case FinishRun(reason):
@@ -151,7 +159,7 @@ class _Process:
         if self._evaluator is None:
             raise InternalError("an evaluation was ordered without an evaluator")
         done = self._evaluator.evaluate(boundary)
-        self._events.append(SnapshotEvaluated(boundary, done.versions, done.metrics, done.seconds))
+        self._events.append(SnapshotEvaluated(boundary, done.versions, done.metrics, done.seconds, done.arrays))
 
 
 @contextmanager

@@ -5,7 +5,7 @@ import itertools
 import tempfile
 import traceback
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, is_dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal, cast
@@ -15,16 +15,31 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
-from psgd.config import DataFactory, Job, Loss, ModelFactory, OptimizerFactory, Placement, ScheduleFactory
+from psgd.config import (
+    Clip,
+    DataFactory,
+    Job,
+    ModelFactory,
+    OptimizerFactory,
+    Placement,
+    ScheduleFactory,
+    Training,
+)
 from psgd.core.layout import ALIGNMENT, Layout, Role
 from psgd.core.modes import Mode, Sync
 from psgd.data.batches import MapDataset, collate
 from psgd.errors import ConfigurationError
 from psgd.runlog import FILE_NAME
-from psgd.training.callbacks import EarlyStopping
+from psgd.training.elementwise import explain_whole
+from psgd.training.metrics import check_metrics
 from psgd.training.models import check_model
-from psgd.training.optimizers import check_optimizer, is_elementwise
+from psgd.training.optimizers import check_optimizer
+from psgd.training.policies import Policies
+from psgd.training.schedules import most_ticks
 from psgd.training.warm_start import apply_weights, load_weights
+
+SAID_OTHERWISE = ("loss", "metrics", "stragglers")
+"""What of `Training` is no plain JSON."""
 
 LayoutChoice = Literal["auto", "sliced", "whole"]
 WarmStart = Mapping[str, Tensor] | Path | str
@@ -36,7 +51,7 @@ class Plan:
 
     Args:
         initial: the first weights, by the layout's names.
-        stopping: None runs the whole budget.
+        policies: what evaluations decide.
         out: the folder that the run is going to be written to; None writes nothing.
         settings: what the log's header says about the run.
     """
@@ -44,7 +59,7 @@ class Plan:
     job: Job
     placement: Placement
     initial: dict[str, Tensor]
-    stopping: EarlyStopping | None
+    policies: Policies
     out: Path | None
     settings: dict[str, Any]
 
@@ -102,17 +117,20 @@ def first_model(factory: ModelFactory, seed: int, warm_start: WarmStart | None) 
     return model
 
 
-def rehearse(factory: ModelFactory, loss: Loss, data: DataFactory) -> None:
+def rehearse(factory: ModelFactory, training: Training, data: DataFactory) -> None:
     """Compute one small gradient, with a model of its own, so that what does not fit shows before anything starts.
 
     Raises:
-        ConfigurationError: if model, loss and data do not go together.
+        ConfigurationError: if model, loss, metrics and data do not go together.
     """
     dataset = cast(MapDataset, data())
     with torch.random.fork_rng():
         inputs, targets = collate(dataset, torch.arange(min(2, len(dataset))))  # BatchNorm wants more than one
         try:
-            value = loss(factory()(inputs), targets)
+            outputs = factory()(inputs)
+            value = training.loss(outputs, targets)
+        except ConfigurationError:
+            raise
         except Exception as error:
             raise ConfigurationError(f"model and loss fail on a batch of train_data: {blame(error)}") from error
         if not isinstance(value, Tensor) or value.dim() != 0:
@@ -120,6 +138,7 @@ def rehearse(factory: ModelFactory, loss: Loss, data: DataFactory) -> None:
             raise ConfigurationError(f"loss must return one number, a tensor without shape, got {got}; try .mean()")
         if not value.requires_grad:
             raise ConfigurationError("loss must depend on the model's parameters, got a tensor that needs no gradient")
+        check_metrics(training.metrics, outputs, targets, training.loss)
 
 
 def blame(error: Exception) -> str:
@@ -145,8 +164,13 @@ def check_shards(shards: int, layout: Layout) -> None:
         raise ConfigurationError(f"shards must be <= {blocks}, the model's blocks of {ALIGNMENT} bytes, got {shards}")
 
 
-def check_update(model: nn.Module, optimizer: OptimizerFactory, schedule: ScheduleFactory | None) -> Optimizer:
+def check_update(
+    model: nn.Module, optimizer: OptimizerFactory, schedule: ScheduleFactory | None, steps: int | None = None
+) -> Optimizer:
     """Make the optimizer and the schedule once, so that what is wrong with them shows before anything starts.
+
+    Args:
+        steps: of the run; None: nobody knows.
 
     Returns:
         The optimizer, over the model's own parameters.
@@ -154,7 +178,12 @@ def check_update(model: nn.Module, optimizer: OptimizerFactory, schedule: Schedu
     Raises:
         ConfigurationError: if shards can not run them.
     """
-    made = optimizer(model.named_parameters())
+    try:
+        made = optimizer(model.named_parameters())
+    except ConfigurationError:
+        raise
+    except Exception as error:  # of the user's own function
+        raise ConfigurationError(f"optimizer fails on the model's parameters: {blame(error)}") from error
     check_optimizer(made)
     taken = {id(parameter) for group in made.param_groups for parameter in group["params"]}
     left_out = [name for name, p in model.named_parameters() if p.requires_grad and id(p) not in taken]
@@ -164,28 +193,48 @@ def check_update(model: nn.Module, optimizer: OptimizerFactory, schedule: Schedu
             "to freeze one, set its requires_grad to False in the model"
         )
     if schedule is not None:
-        _check_schedule(schedule(made))
+        try:
+            ticking = schedule(made)
+        except ConfigurationError:
+            raise
+        except Exception as error:  # of the user's own function
+            raise ConfigurationError(f"lr_scheduler fails on the optimizer: {blame(error)}") from error
+        _check_schedule(ticking, steps)
     return made
 
 
-def _check_schedule(ticking: object) -> None:
+def _check_schedule(ticking: object, steps: int | None) -> None:
     if not isinstance(ticking, LRScheduler):
         raise ConfigurationError(f"lr_scheduler must make a torch.optim.lr_scheduler.LRScheduler, got {_name(ticking)}")
     if isinstance(ticking, ReduceLROnPlateau):
         raise ConfigurationError(
-            "lr_scheduler must not be ReduceLROnPlateau: it needs a metric at each tick, which shards have not; "
-            "use one that counts ticks, such as CosineAnnealingLR"
+            "lr_scheduler must not be torch's ReduceLROnPlateau, as shards have no metrics: "
+            "give callbacks=[psgd.ReduceLROnPlateau(...)], which evaluations feed"
         )
+    most = most_ticks(ticking)
+    if steps is not None and most is not None and steps > most:
+        raise ConfigurationError(f"lr_scheduler is made for {most} steps, the run has {steps}: make it as long")
 
 
-def keeps_whole(choice: LayoutChoice, optimizer: OptimizerFactory, layout: Layout) -> bool:
-    """Whether shards keep tensors whole: as chosen, else because the optimizer's bits would change on slices."""
+def keeps_whole(choice: LayoutChoice, optimizer: OptimizerFactory, layout: Layout, clip: Clip | None = None) -> bool:
+    """Whether shards keep tensors whole: as chosen, else where the optimizer or clipping needs that.
+
+    Raises:
+        ConfigurationError: if they are to be cut, and may not be.
+    """
     if choice not in ("auto", "sliced", "whole"):
         raise ConfigurationError(f"layout must be auto, sliced or whole, got {choice!r}")
-    if choice != "auto":
-        return choice == "whole"
+    if choice == "whole":
+        return True
+    if clip is not None and clip.tensor_norm is not None:
+        if choice == "sliced":
+            raise ConfigurationError("layout must be whole or auto to clip by tensor_norm, got sliced")
+        return True
     shapes = {spec.name: spec.shape for spec in layout.tensors if spec.role is Role.PARAMETER}
-    return not is_elementwise(optimizer, shapes)
+    reason = explain_whole(optimizer, shapes)
+    if reason is not None and choice == "sliced":
+        raise ConfigurationError(reason)
+    return reason is not None
 
 
 def new_folder(mode: Mode, now: datetime) -> Path:
@@ -236,8 +285,11 @@ def describe(job: Job, placement: Placement, optimizer: Optimizer) -> dict[str, 
         "optimizer_args": {key: value for key, value in optimizer.defaults.items() if _is_plain(value)},
         "schedule": None if job.schedule is None else _name(job.schedule),
         "own_loop": job.own_loop is not None,
-        **{f.name: getattr(training, f.name) for f in fields(training) if f.name not in ("loss", "stragglers")},
-        "loss": _name(training.loss),
+        **{f.name: getattr(training, f.name) for f in fields(training) if f.name not in SAID_OTHERWISE},
+        "loss": repr(training.loss) if is_dataclass(training.loss) else _name(training.loss),
+        "metrics": None if training.metrics is None else [getattr(m, "key", _name(m)) for m in training.metrics],
+        "clip": None if job.clip is None else asdict(job.clip),
+        "on_nonfinite": job.on_nonfinite,
         "stragglers": [asdict(straggler) for straggler in training.stragglers],
         "placement": asdict(placement),
     }

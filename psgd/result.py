@@ -2,7 +2,7 @@
 
 import os
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from psgd.runlog import Iteration, Record, versions
 from psgd.training.warm_start import apply_weights
 from psgd.transport.flat import sha256
 
-WEIGHTS_NAME = "weights.safetensors"
+WEIGHTS_NAME, BEST_NAME = "weights.safetensors", "best.safetensors"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -39,6 +39,7 @@ class Result:
         figures: what ``psgd train --json`` prints.
         weights: the final ones by name, on the CPU; a tied one by its first name.
         checkpoint: the file with the final weights; None if nothing was written.
+        best_checkpoint: the file with the weights of the best evaluation; None without a `psgd.ModelCheckpoint`.
         path: the run's folder; None if nothing was written.
     """
 
@@ -50,6 +51,7 @@ class Result:
     figures: dict[str, Any]
     weights: dict[str, Tensor] = field(repr=False)
     checkpoint: Path | None
+    best_checkpoint: Path | None
     path: Path | None
     model: ModelFactory = field(repr=False)
 
@@ -67,6 +69,7 @@ def make_result(
     """The result of a run from what was recorded of it."""
     measured = recorder.evaluations[-1].metrics if recorder.evaluations else {}
     train_loss = figures["train_loss"]
+    best = None if path is None else path / BEST_NAME
     told = next((record.metrics for record in reversed(recorder.reported) if record.slot == 0), {})
     return Result(
         metrics={**told, **({} if train_loss is None else {"train_loss": train_loss}), **measured},
@@ -77,6 +80,7 @@ def make_result(
         figures=figures,
         weights=outcome.weights,
         checkpoint=checkpoint,
+        best_checkpoint=best if best is not None and best.exists() else None,
         path=path,
         model=job.model,
     )
@@ -101,8 +105,9 @@ def compute_figures(job: Job, outcome: Outcome, recorder: Recorder, out: Path | 
         "seconds": outcome.seconds,
         "samples_per_s": samples / outcome.seconds if outcome.seconds > 0 else 0.0,
         "train_loss": _last_loss(recorder.iterations, rules.slots, isinstance(mode, Sync)),
-        "test_loss": measured.get("test_loss"),
-        "test_accuracy": measured.get("test_accuracy"),
+        **{"test_loss": None, "test_accuracy": None},
+        **measured,
+        "arrays": recorder.evaluations[-1].arrays if recorder.evaluations else {},
         "weights_sha256": sha256(outcome.weights),
         "lag": _summary(lags(recorder.iterations)),
         "dropped_samples": counted.dropped * job.training.batch_size,
@@ -111,6 +116,7 @@ def compute_figures(job: Job, outcome: Outcome, recorder: Recorder, out: Path | 
         "psgd": found["psgd"],
         "max_clock_gap": counted.max_clock_gap,
         "dropped_pushes": counted.dropped,
+        "nonfinite_pushes": counted.nonfinite,
         "stopped_early": outcome.stopped_early,
         "out": None if out is None else str(out),
     }
@@ -121,15 +127,18 @@ def lags(iterations: Iterable[Iteration]) -> dict[int, int]:
     return dict(sorted(Counter(i.lag for i in iterations if i.status == Status.ACCEPTED).items()))
 
 
-def save_weights(weights: dict[str, Tensor], folder: Path) -> Path:
-    """Write ``weights.safetensors`` into the folder: either all of it is there, or nothing.
+def save_weights(weights: Mapping[str, Tensor], path: Path, header: dict[str, str] | None = None) -> Path:
+    """Write a file of weights: either all of it is there, or nothing.
+
+    Args:
+        header: what the file says about itself.
 
     Raises:
         OSError: if the disk does not take it.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    path, partial = folder / WEIGHTS_NAME, folder / f".{WEIGHTS_NAME}.partial"
-    save_file({name: tensor.contiguous() for name, tensor in weights.items()}, partial)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.partial")
+    save_file({name: tensor.contiguous() for name, tensor in weights.items()}, partial, header)
     os.replace(partial, path)
     return path
 

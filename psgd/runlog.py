@@ -42,6 +42,7 @@ class Iteration:
         status: the lead's verdict over the push, see `psgd.core.messages.Status`.
         lag: at the lead.
         lr: learning rates used, one a parameter group.
+        clip_scale: what the gradient that was applied was multiplied by for its global norm.
         compute_s: forward and backward.
         wait_s: everything else since the slot's previous iteration: grant, pull, push, barrier.
     """
@@ -58,6 +59,7 @@ class Iteration:
     lr: tuple[float, ...]
     compute_s: float
     wait_s: float
+    clip_scale: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +71,8 @@ class Evaluation:
         versions: of the snapshot, indexed by shard.
         metrics: ``test_loss``, ``test_accuracy``, …
         decision: what follows from it, and why; takes effect at step ``effective_step``.
+        lr_factor: of the schedule's learning rate, from then on.
+        arrays: metrics that are more than one number: a value a class, a confusion matrix by rows.
     """
 
     time_s: float
@@ -79,6 +83,8 @@ class Evaluation:
     seconds: float
     decision: str
     effective_step: int
+    lr_factor: float = 1.0
+    arrays: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

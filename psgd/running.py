@@ -1,10 +1,16 @@
 """A planned run from start to `Result`: who is told what happens, where it runs, what is written in the end."""
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
 
+from torch import Tensor
+
+from psgd.coordinator.coordinator import SaveSnapshot
 from psgd.coordinator.outcome import Outcome
+from psgd.errors import InternalError
 from psgd.observers import (
     Broadcast,
     DivergenceWarning,
@@ -15,7 +21,7 @@ from psgd.observers import (
     progress_display,
 )
 from psgd.planning import Plan
-from psgd.result import Result, compute_figures, make_result, save_weights
+from psgd.result import WEIGHTS_NAME, Result, compute_figures, make_result, save_weights
 from psgd.runlog import Evaluation, Footer, Header, Iteration, Observer, Record, versions
 from psgd.training.callbacks import Callback
 
@@ -78,13 +84,26 @@ class CallbackObserver:
 
 def _launch(plan: Plan, observe: Callable[[Record], None]) -> Outcome:
     """Run on the plane of the plan; Ray is imported only for those that need it."""
+    keep = partial(_save_measured, plan.out)
     if plan.job.plane == "memory":
         from psgd import inprocess
 
-        return inprocess.run(plan.job, plan.initial, plan.stopping, observe)
+        return inprocess.run(plan.job, plan.initial, plan.policies, observe, keep)
     from psgd import cluster
 
-    return cluster.run(plan.job, plan.placement, plan.initial, plan.stopping, observe)
+    return cluster.run(plan.job, plan.placement, plan.initial, plan.policies, observe, keep)
+
+
+def _save_measured(out: Path | None, decision: SaveSnapshot, weights: Mapping[str, Tensor]) -> None:
+    """Write what an evaluation has measured; a disk that does not take it does not end the run."""
+    if out is None:
+        raise InternalError("weights are to be kept, and there is no folder for them")
+    header = {"step": str(decision.step), **{name: str(value) for name, value in decision.metrics.items()}}
+    for name in decision.names:
+        try:
+            save_weights(weights, out / f"{name}.safetensors", header)
+        except OSError as error:
+            log.warning("the weights of step %d are not kept as %s: %s", decision.step, name, error)
 
 
 def _conclude(plan: Plan, outcome: Outcome, recorder: Recorder, observe: Callable[[Record], None]) -> Result:
@@ -93,7 +112,7 @@ def _conclude(plan: Plan, outcome: Outcome, recorder: Recorder, observe: Callabl
     checkpoint = None
     if plan.out is not None:
         try:
-            checkpoint = save_weights(outcome.weights, plan.out)
+            checkpoint = save_weights(outcome.weights, plan.out / WEIGHTS_NAME)
         except OSError as error:
             log.warning("the weights are not saved: %s; Result.weights has them", error)
     observe(Footer(figures))

@@ -9,12 +9,15 @@ from typing import Any, Literal
 from torch import nn
 
 from psgd.config import (
+    ON_NONFINITE,
     PLANES,
     SHARD_DEVICES,
+    Clip,
     DataFactory,
     Job,
     Loss,
     ModelFactory,
+    OnNonfinite,
     OptimizerFactory,
     OwnLoop,
     Placement,
@@ -25,9 +28,11 @@ from psgd.config import (
     Straggler,
     Training,
 )
+from psgd.core.layout import Role
 from psgd.core.modes import Async, Mode, Rules, Sync
 from psgd.data.batches import MapDataset
 from psgd.data.sampler import BatchPlan
+from psgd.deciding import check_callbacks, policies_of, schedule_of
 from psgd.errors import ConfigurationError
 from psgd.planning import (
     LayoutChoice,
@@ -47,8 +52,11 @@ from psgd.planning import (
 from psgd.raytrain import read_run, read_scaling
 from psgd.result import Result
 from psgd.running import run
-from psgd.training.callbacks import Callback, EarlyStopping
+from psgd.training.callbacks import Callback
+from psgd.training.groups import check_groups
 from psgd.training.losses import resolve_loss
+from psgd.training.metrics import MetricLike, resolve_metrics
+from psgd.training.optimizers import ConfiguredOptimizer
 from psgd.transport.compression import parse_wire
 from psgd.transport.flat import layout_of, tensors_of
 
@@ -80,8 +88,14 @@ class Trainer:
             shard has one over its slices.
         train_data: a map-style data set of (input, target) pairs, or a function that makes it.
         val_data: of the same kind, for evaluations; None: no evaluation.
-        loss: (output, target) to the mean over the batch.
+        loss: (output, target) to the mean over the batch; or its name, see `psgd.loss`.
+        metrics: what evaluations measure beside the loss: names such as ``accuracy``, ``f1:average=macro``, ``top5``,
+            ``auroc``, ``rmse``; or functions that make a ``torchmetrics.Metric``. None: accuracy of classes, rmse and
+            r2 of numbers.
         lr_scheduler: makes the schedule from the optimizer; it ticks once for every ``slots`` batches drawn.
+        clip: what the gradient of an update may be at most; None: anything.
+        on_nonfinite: what becomes of a gradient with NaN or Inf, which no shard applies: the run goes on without it
+            (``skip``), or fails.
         mode: `Sync` or `Async`.
         workers: processes that compute; default 1. Or give Ray Train's ``scaling_config``.
         slots: units of data parallelism; default one a worker. What is computed depends on them, not on workers.
@@ -98,7 +112,8 @@ class Trainer:
         stragglers: slots slowed on purpose.
         train_loop: a loop of your own, run once a worker, instead of the built-in one; called with
             ``train_loop_config`` if it takes an argument. The shards still need ``model`` and ``optimizer``.
-        callbacks: told what happens, in this process; an `EarlyStopping` among them ends the run.
+        callbacks: told what happens, in this process; some decide: `EarlyStopping`, `ReduceLROnPlateau`,
+            `ModelCheckpoint`, `LearningRateScheduler`.
         warm_start: weights to start from: a ``state_dict``, or the path of a .safetensors file.
         layout: whether shards cut tensors (``sliced``) or keep them ``whole``; ``auto`` keeps them whole only where
             the optimizer needs that.
@@ -136,8 +151,11 @@ class Trainer:
     optimizer: OptimizerFactory
     train_data: MapDataset | DataFactory | None = None
     val_data: MapDataset | DataFactory | None = None
-    loss: Loss = field(default_factory=nn.CrossEntropyLoss)
+    loss: Loss | str = "cross-entropy"
+    metrics: Sequence[MetricLike] | None = None
     lr_scheduler: ScheduleFactory | None = None
+    clip: Clip | None = None
+    on_nonfinite: OnNonfinite = "skip"
     mode: Mode = field(default_factory=Sync)
     workers: int | None = None
     slots: int | None = None
@@ -181,25 +199,19 @@ class Trainer:
             value = getattr(self, name)
             if value is not None and (not isinstance(value, int) or isinstance(value, bool)):
                 raise ConfigurationError(f"{name} must be a whole number, got {value!r}")
-        if not isinstance(self.callbacks, Sequence):
-            raise ConfigurationError(f"callbacks must be a list of psgd.Callback, got {self.callbacks!r}")
-        for callback in self.callbacks:
-            if not isinstance(callback, Callback):
-                raise ConfigurationError(f"callbacks must be psgd.Callback objects, got {callback!r}")
         if not isinstance(self.mode, Sync | Async):
             raise ConfigurationError(f"mode must be psgd.Sync(...) or psgd.Async(...), got {self.mode!r}")
-        if self.plane not in PLANES:
-            raise ConfigurationError(f"plane must be one of {', '.join(PLANES)}, got {self.plane!r}")
+        if self.clip is not None and not isinstance(self.clip, Clip):
+            raise ConfigurationError(f"clip must be psgd.Clip(norm=...) or the like, got {self.clip!r}")
         parse_wire(self.wire)
-        if self.shard_device not in SHARD_DEVICES:
-            raise ConfigurationError(
-                f"shard_device must be one of {', '.join(SHARD_DEVICES)}, got {self.shard_device!r}"
-            )
+        for name, known in (("plane", PLANES), ("shard_device", SHARD_DEVICES), ("on_nonfinite", ON_NONFINITE)):
+            if getattr(self, name) not in known:
+                raise ConfigurationError(f"{name} must be one of {', '.join(known)}, got {getattr(self, name)!r}")
         if self.run_config is not None and self.out != "auto":
             raise ConfigurationError(f"out must be left out beside run_config, got {self.out}")
         self._check_length()
         self._check_evaluation()
-        workers, placement = self._scale()
+        workers, placement = self.scale()
         self._rules(workers, self.steps, self.evaluate_every)
         self._training(placement)
 
@@ -232,27 +244,33 @@ class Trainer:
         out = self._destination()
         if out is not None:
             check_folder(out)
-        workers, placement = self._scale()
+        workers, placement = self.scale()
         data, evaluation_data = self._factory("train_data"), self._factory("val_data")
         samples = None if data is None else count_samples("train_data", data)
         if evaluation_data is not None:
             count_samples("val_data", evaluation_data)
         steps, evaluate_every = self._budget(samples, self.slots or workers)
         model = first_model(self.model, self.seed, self.warm_start)
-        optimizer = check_update(model, self.optimizer, self.lr_scheduler)
+        schedule = schedule_of(self.callbacks, self.lr_scheduler, self._steps_per_epoch(samples, self.slots or workers))
+        optimizer = check_update(model, self.optimizer, schedule, steps)
+        policies = policies_of(self.callbacks, max(map(_first_lr, optimizer.param_groups)))
+        if policies.keeping is not None and out is None:
+            raise ConfigurationError("callbacks: ModelCheckpoint needs a folder for the run, got out=None")
         tensors = tensors_of(model)
         layout = layout_of(tensors)
+        if isinstance(self.optimizer, ConfiguredOptimizer):
+            check_groups([s.name for s in layout.tensors if s.role is Role.PARAMETER], self.optimizer.groups)
         check_shards(self.shards, layout)
         if data is not None and placement.gpus_per_worker == 0:  # a model for GPUs need not run here
-            rehearse(self.model, self._training(placement).loss, data)
+            rehearse(self.model, self._training(placement), data)
         job = Job(
             rules=self._rules(workers, steps, evaluate_every),
             workers=workers,
             layout=layout,
-            whole=keeps_whole(self.layout, self.optimizer, layout),
+            whole=keeps_whole(self.layout, self.optimizer, layout, self.clip),
             model=self.model,
             optimizer=self.optimizer,
-            schedule=self.lr_scheduler,
+            schedule=schedule,
             training=self._training(placement),
             data=data,
             evaluation_data=evaluation_data,
@@ -260,12 +278,15 @@ class Trainer:
             plane=self.plane,
             wire=self.wire,
             shard_device=self.shard_device,
+            clip=self.clip,
+            on_nonfinite=self.on_nonfinite,
+            saves_measured=policies.keeping is not None,
         )
         return Plan(
             job=job,
             placement=placement,
             initial={name: tensor.detach().cpu() for name, tensor in tensors.items()},
-            stopping=next((c for c in self.callbacks if isinstance(c, EarlyStopping)), None),
+            policies=policies,
             out=out,
             settings={**self.labels, **describe(job, placement, optimizer)},
         )
@@ -289,18 +310,14 @@ class Trainer:
                 raise ConfigurationError(f"{field_.name} must be left out with a train_loop, which does that itself")
 
     def _check_evaluation(self) -> None:
-        """Evaluations need data; and only one rule says when to stop."""
-        stopping = [callback for callback in self.callbacks if isinstance(callback, EarlyStopping)]
-        if len(stopping) > 1:
-            raise ConfigurationError(f"callbacks must hold at most one EarlyStopping, got {len(stopping)}")
-        if self.val_data is None and stopping:
-            raise ConfigurationError("callbacks: EarlyStopping needs val_data, got none")
-        if stopping and self.train_loop is not None:
-            raise ConfigurationError("callbacks: EarlyStopping can not end a train_loop: break out of the loop instead")
+        """Evaluations need data."""
+        check_callbacks(
+            self.callbacks, self.train_loop is not None, self.val_data is not None, self.lr_scheduler is not None
+        )
         if self.val_data is None and self.evaluate_every is not None:
             raise ConfigurationError(f"evaluate_every needs val_data, got {self.evaluate_every} and no data")
 
-    def _scale(self) -> tuple[int, Placement]:
+    def scale(self) -> tuple[int, Placement]:
         """The number of workers, and what each process reserves."""
         workers, placement = self.workers, self.placement
         if self.scaling_config is not None:
@@ -326,11 +343,13 @@ class Trainer:
 
     def _rules(self, workers: int, steps: int | None, evaluate_every: int | None) -> Rules:
         slots = workers if self.slots is None else self.slots
-        return Rules(self.mode, slots, self.shards, steps, evaluate_every)
+        clip_norm = None if self.clip is None else self.clip.norm
+        return Rules(self.mode, slots, self.shards, steps, evaluate_every, clip_norm)
 
     def _training(self, placement: Placement) -> Training:
         return Training(
             loss=resolve_loss(self.loss),
+            metrics=resolve_metrics(self.metrics),
             batch_size=self.batch_size,
             seed=self.seed,
             accumulate=self.accumulate,
@@ -354,8 +373,16 @@ class Trainer:
 
     def _budget(self, samples: int | None, slots: int) -> tuple[int | None, int | None]:
         """Steps of the run, and between evaluations."""
-        if samples is None:
+        per_epoch = self._steps_per_epoch(samples, slots)
+        if per_epoch is None:
             return None, None
-        per_epoch = BatchPlan(samples, slots, self.batch_size, self.seed).steps_per_epoch
         steps = self.steps if self.epochs is None else self.epochs * per_epoch
         return steps, None if self.val_data is None else self.evaluate_every or per_epoch
+
+    def _steps_per_epoch(self, samples: int | None, slots: int) -> int | None:
+        return None if samples is None else BatchPlan(samples, slots, self.batch_size, self.seed).steps_per_epoch
+
+
+def _first_lr(group: dict[str, Any]) -> float:
+    """A parameter group's learning rate as the optimizer was made with it, before a schedule's tick 0."""
+    return float(group.get("initial_lr", group["lr"]))

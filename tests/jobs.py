@@ -1,7 +1,7 @@
 """Small jobs for tests: synthetic images, models that have what makes training hard to reproduce."""
 
 import random
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache, partial
 
@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset, TensorDataset
 
-from psgd.config import Job, ModelFactory, OptimizerFactory, Precision, ScheduleFactory, Straggler, Training
+from psgd.config import Clip, Job, ModelFactory, OptimizerFactory, Precision, ScheduleFactory, Straggler, Training
+from psgd.coordinator.coordinator import SaveSnapshot
 from psgd.core.ids import Boundary, Shard, Slot, Step
 from psgd.core.membership import Membership
 from psgd.core.messages import Figures, Inspect, Settle
@@ -87,11 +88,14 @@ def make_job(
     stragglers: tuple[Straggler, ...] = (),
     data: "Callable[[], Dataset[tuple[Tensor, ...]]]" = images,
     evaluation_data: "Callable[[], Dataset[tuple[Tensor, ...]]] | None" = None,
+    clip: Clip | None = None,
 ) -> Job:
     precision: Precision = "bf16" if bf16 else "fp32"
     training = Training(loss, batch_size, SEED, accumulate, precision=precision, use_gpu=use_gpu, stragglers=stragglers)
     return Job(
-        rules=Rules(Sync() if mode is None else mode, slots, shards, steps, evaluate_every),
+        rules=Rules(
+            Sync() if mode is None else mode, slots, shards, steps, evaluate_every, None if clip is None else clip.norm
+        ),
         workers=workers,
         layout=layout_of(tensors_of(first_model(model))),
         whole=whole,
@@ -101,7 +105,13 @@ def make_job(
         training=training,
         data=data,
         evaluation_data=evaluation_data,
+        clip=clip,
     )
+
+
+def keep_nothing(decision: SaveSnapshot, weights: Mapping[str, Tensor]) -> None:
+    """For runs whose evaluations keep no weights."""
+    raise AssertionError(f"nobody wanted {decision.names} to be kept")
 
 
 def plan_of(job: Job) -> BatchPlan:

@@ -9,7 +9,7 @@ from torch.optim import Optimizer
 from torch.utils.data import TensorDataset
 
 from psgd.data.sampler import BatchPlan, seed_everything
-from psgd.training.optimizers import use_fused
+from psgd.training.forms import use_fused
 
 
 def train_plainly(

@@ -1,7 +1,7 @@
 """Synchronous training in one process, written out plainly: what psgd's shards and workers must match bit by bit."""
 
 import hashlib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -10,7 +10,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from torch.utils.data import TensorDataset
 
 from psgd.data.sampler import BatchPlan, seed_everything
-from psgd.training.optimizers import use_fused
+from psgd.training.forms import use_fused
 
 
 def train_reference(
@@ -23,11 +23,13 @@ def train_reference(
     accepted: Mapping[int, tuple[int, ...]],
     accumulate: int = 1,
     bf16: bool = False,
+    clip: Callable[[Sequence[Tensor]], object] | None = None,
 ) -> str:
     """Train the model in place; the hash of its float32 tensors.
 
     Args:
         accepted: by step, the slots that are averaged, ascending; none of them: a step without an update.
+        clip: changes the mean gradient, which lies in ``.grad``.
     """
     model.train()
     parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
@@ -57,6 +59,8 @@ def train_reference(
         if gradients:
             for name, parameter in parameters.items():
                 parameter.grad = _mean_gradient([each[name] for each in gradients])
+            if clip is not None:
+                clip(list(parameters.values()))
             update.step()
         for name, buffer in buffers.items():
             new = [each[name] for each in after] or [before[name]]

@@ -17,6 +17,7 @@ from psgd.core.modes import Sync
 from psgd.data.sampler import draw_seed
 from psgd.runlog import Evaluation, Record
 from psgd.training.optimizers import resolve_optimizer
+from psgd.training.policies import Policies
 from psgd.transport.flat import sha256, tensors_of
 from psgd.worker.compute import Computation, Supervised
 from tests.jobs import (
@@ -32,6 +33,7 @@ from tests.jobs import (
     accepted_by_step,
     first_model,
     images,
+    keep_nothing,
     make_job,
     plan_of,
 )
@@ -74,7 +76,7 @@ def plain_reference(model: str, optimizer: str) -> str:
 def run(job: Job, model: nn.Module | None = None) -> tuple[str, list[Record]]:
     records: list[Record] = []
     first = tensors_of(first_model(job.model) if model is None else model)
-    outcome = inprocess.run(job, first, None, records.append)
+    outcome = inprocess.run(job, first, Policies(), records.append, keep_nothing)
     assert len(set(outcome.versions)) == 1  # every shard stands at the same step
     return sha256(outcome.weights), records
 
@@ -258,7 +260,9 @@ def test_some_steps_have_the_branch_in_no_slot_and_some_in_a_few() -> None:
 
 
 def test_integer_buffers_come_from_the_lowest_slot() -> None:
-    outcome = inprocess.run(make_job(Counting, workers=2), tensors_of(first_model(Counting)), None, lambda _: None)
+    outcome = inprocess.run(
+        make_job(Counting, workers=2), tensors_of(first_model(Counting)), Policies(), lambda _: None, keep_nothing
+    )
     expected = torch.zeros(3, dtype=torch.int32)
     for step in range(STEPS):
         generator = torch.Generator().manual_seed(draw_seed(SEED, step, 0))

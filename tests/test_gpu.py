@@ -11,8 +11,9 @@ from psgd import inprocess
 from psgd.config import Job, OptimizerFactory, Placement, Plane, ShardDevice
 from psgd.core.modes import Async, Sync
 from psgd.training.optimizers import resolve_optimizer
+from psgd.training.policies import Policies
 from psgd.transport.flat import sha256, tensors_of
-from tests.jobs import MLP, SEED, SGD, STEPS, NormAndDropout, first_model, images, make_job, plan_of
+from tests.jobs import MLP, SEED, SGD, STEPS, NormAndDropout, first_model, images, keep_nothing, make_job, plan_of
 from tests.plain_loop import train_plainly
 from tests.reference import train_reference
 from tests.worker.own_loops import shards_of
@@ -48,7 +49,7 @@ def plainly(job: Job, compute: str, update: str) -> str:
 
 
 def run(job: Job) -> dict[str, Tensor]:
-    return inprocess.run(job, tensors_of(first_model(job.model)), None, lambda record: None).weights
+    return inprocess.run(job, tensors_of(first_model(job.model)), Policies(), lambda record: None, keep_nothing).weights
 
 
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)

@@ -10,22 +10,21 @@ from torch.optim.lr_scheduler import CosineAnnealingLR, StepLR
 
 from psgd import inprocess
 from psgd.config import Job, OwnLoop, Straggler
-from psgd.coordinator.coordinator import Stopping
 from psgd.coordinator.outcome import Outcome
 from psgd.core.modes import Async, Mode, Sync
 from psgd.data.sampler import draw_seed
 from psgd.errors import ConfigurationError
 from psgd.runlog import Evaluation, Iteration, Record
-from psgd.training.callbacks import EarlyStopping
+from psgd.training.policies import EarlyStopping, Policies
 from psgd.transport.flat import sha256, tensors_of
-from tests.jobs import MLP, SEED, SLOTS, STEPS, NormAndDropout, Parties, first_model, images, make_job
+from tests.jobs import MLP, SEED, SLOTS, STEPS, NormAndDropout, Parties, first_model, images, keep_nothing, make_job
 
 ITERATIONS = STEPS * SLOTS
 
 
-def run(job: Job, stopping: Stopping | None = None) -> tuple[Outcome, list[Record]]:
+def run(job: Job, stopping: EarlyStopping | None = None) -> tuple[Outcome, list[Record]]:
     records: list[Record] = []
-    outcome = inprocess.run(job, tensors_of(first_model(job.model)), stopping, records.append)
+    outcome = inprocess.run(job, tensors_of(first_model(job.model)), Policies(stopping), records.append, keep_nothing)
     return outcome, records
 
 
@@ -55,7 +54,7 @@ def test_every_slot_computes_every_step(mode: Mode) -> None:
 def test_weights_come_in_the_layouts_order_and_are_the_callers_own() -> None:
     first = tensors_of(first_model(NormAndDropout))
     before = {name: tensor.detach().clone() for name, tensor in first.items()}
-    outcome = inprocess.run(make_job(NormAndDropout), first, None, lambda record: None)
+    outcome = inprocess.run(make_job(NormAndDropout), first, Policies(), lambda record: None, keep_nothing)
     assert list(outcome.weights) == list(before)
     assert all(torch.equal(first[name], before[name]) for name in before)
     assert all(not torch.equal(outcome.weights[name], before[name]) for name in ("out.weight", "norm.running_mean"))
@@ -260,4 +259,4 @@ def test_with_backups_late_gradients_are_counted() -> None:
 
 def test_first_weights_that_do_not_fit_are_refused() -> None:
     with pytest.raises(ConfigurationError, match=r"tensor '1\.weight' is missing"):
-        inprocess.run(make_job(MLP), {}, None, lambda record: None)
+        inprocess.run(make_job(MLP), {}, Policies(), lambda record: None, keep_nothing)

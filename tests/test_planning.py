@@ -11,6 +11,7 @@ from safetensors.torch import save_file
 from torch import nn
 from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 
+from psgd.config import Clip, Training
 from psgd.core.modes import Async, Sync
 from psgd.errors import ConfigurationError
 from psgd.planning import (
@@ -25,6 +26,7 @@ from psgd.planning import (
     rehearse,
 )
 from psgd.runlog import FILE_NAME
+from psgd.training.metrics import resolve_metrics
 from psgd.training.optimizers import resolve_optimizer
 from psgd.transport.flat import layout_of, tensors_of
 
@@ -113,7 +115,9 @@ def test_optimizer_and_schedule_are_tried_before_anything_starts() -> None:
         check_update(model, lambda params: 7, None)  # type: ignore[arg-type, return-value]
     with pytest.raises(ConfigurationError, match=r"^lr_scheduler must make .*, got int$"):
         check_update(model, sgd, lambda optimizer: 7)  # type: ignore[arg-type, return-value]
-    with pytest.raises(ConfigurationError, match=r"^lr_scheduler must not be ReduceLROnPlateau: "):
+    with pytest.raises(
+        ConfigurationError, match=r"^lr_scheduler must not be torch's ReduceLROnPlateau"
+    ):
         check_update(model, sgd, torch.optim.lr_scheduler.ReduceLROnPlateau)
 
 
@@ -123,9 +127,34 @@ def test_tensors_stay_whole_only_where_the_optimizer_needs_them() -> None:
     assert keeps_whole("auto", sgd, layout) is False
     assert keeps_whole("auto", adafactor, layout) is True
     assert keeps_whole("whole", sgd, layout) is True
-    assert keeps_whole("sliced", adafactor, layout) is False
+    assert keeps_whole("sliced", sgd, layout) is False
+    with pytest.raises(ConfigurationError, match="layout must be auto or whole with optimizer adafactor, got sliced"):
+        keeps_whole("sliced", adafactor, layout)
     with pytest.raises(ConfigurationError, match=r"^layout must be auto, sliced or whole, got 'cut'$"):
         keeps_whole("cut", sgd, layout)  # type: ignore[arg-type]
+
+
+def test_to_clip_tensors_by_their_norm_keeps_them_whole() -> None:
+    layout, sgd = layout_of(tensors_of(make_model())), resolve_optimizer("sgd", 0.1, {})
+    assert keeps_whole("auto", sgd, layout, Clip(norm=1.0)) is False
+    assert keeps_whole("auto", sgd, layout, Clip(tensor_norm=1.0)) is True
+    with pytest.raises(ConfigurationError, match=r"^layout must be whole or auto to clip by tensor_norm, got sliced$"):
+        keeps_whole("sliced", sgd, layout, Clip(tensor_norm=1.0))
+
+
+def test_a_metric_that_does_not_fit_is_refused_by_a_rehearsal() -> None:
+    metrics = resolve_metrics(["auroc"])
+    training = Training(nn.functional.mse_loss, batch_size=2, metrics=metrics)
+    with pytest.raises(ConfigurationError, match=r"^metric auroc "):
+        rehearse(lambda: nn.Linear(3, 1), training, pairs)
+
+
+def test_what_an_optimizers_factory_raises_is_said_on_one_line() -> None:
+    def fails(named: object) -> torch.optim.Optimizer:
+        raise KeyError("betas")
+
+    with pytest.raises(ConfigurationError, match=r"^optimizer fails on the model's parameters: KeyError: 'betas' \("):
+        check_update(nn.Linear(2, 1), fails, None)
 
 
 def test_a_new_folder_is_named_by_time_and_mode(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -186,12 +215,13 @@ def test_what_does_not_go_together_is_refused_by_a_rehearsal(
     model: Callable[[], nn.Module], loss: Callable[[Any, Any], Any], message: str
 ) -> None:
     with pytest.raises(ConfigurationError, match=message):
-        rehearse(model, loss, pairs)
+        rehearse(model, Training(loss, batch_size=2), pairs)
 
 
 def test_a_rehearsal_leaves_the_random_state_alone() -> None:
     before = torch.get_rng_state()
-    rehearse(lambda: nn.Sequential(nn.Linear(3, 1), nn.Dropout()), nn.functional.mse_loss, pairs)
+    training = Training(nn.functional.mse_loss, batch_size=2)
+    rehearse(lambda: nn.Sequential(nn.Linear(3, 1), nn.Dropout()), training, pairs)
     assert torch.equal(torch.get_rng_state(), before)
 
 

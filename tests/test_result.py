@@ -2,6 +2,7 @@ import json
 from pathlib import Path
 
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file
 
 from psgd.config import OwnLoop
@@ -19,7 +20,7 @@ from tests.records import EVALUATION, iteration
 WEIGHTS = {name: tensor.detach() for name, tensor in MLP().state_dict().items()}
 OUTCOME = Outcome(
     weights=WEIGHTS,
-    figures=Figures(version=Version(3), steps=3, accepted=6, dropped=2, max_clock_gap=1, clocks=(3, 3)),
+    figures=Figures(version=Version(3), steps=3, accepted=6, dropped=2, max_clock_gap=1, clocks=(3, 3), nonfinite=1),
     versions=(3,),
     seconds=2.0,
     stopped_early=None,
@@ -55,6 +56,8 @@ def test_the_figures_count_what_the_lead_counted() -> None:
         "threads": 1,
         "max_clock_gap": 1,
         "dropped_pushes": 2,
+        "nonfinite_pushes": 1,
+        "arrays": {},
         "stopped_early": None,
         "out": "runs/1",
     }
@@ -127,6 +130,8 @@ def test_metrics_are_columns_of_evaluations_and_reports() -> None:
         "seconds": 0.5,
         "decision": "go on: nothing to stop for",
         "effective_step": 6,
+        "lr_factor": 1.0,
+        "arrays": {},
         "test_loss": 0.25,
         "test_accuracy": 0.75,
     }
@@ -156,7 +161,9 @@ def test_the_model_comes_with_the_final_weights_and_nothing_is_drawn() -> None:
 
 
 def test_weights_are_written_whole(tmp_path: Path) -> None:
-    path = save_weights(WEIGHTS, tmp_path / "run")
-    assert path == tmp_path / "run" / "weights.safetensors"
+    path = save_weights(WEIGHTS, tmp_path / "run" / "best.safetensors", {"step": "7"})
+    assert path == tmp_path / "run" / "best.safetensors"
+    with safe_open(path, "pt") as file:
+        assert file.metadata() == {"step": "7"}
     assert sha256(dict(sorted(load_file(path).items()))) == sha256(dict(sorted(WEIGHTS.items())))
     assert list((tmp_path / "run").iterdir()) == [path]

@@ -90,4 +90,6 @@ def test_the_records_fields_are_a_promise_to_readers() -> None:
         "seconds",
         "decision",
         "effective_step",
+        "lr_factor",
+        "arrays",
     }

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import nn
 from torch.utils.data import TensorDataset
@@ -20,7 +21,10 @@ from psgd.errors import ConfigurationError, ResourceError
 from psgd.observers import JsonLinesWriter
 from psgd.runlog import Evaluation, Footer, Header, Iteration, Record, read
 from psgd.trainer import Trainer
-from psgd.training.callbacks import Callback, EarlyStopping
+from psgd.training.callbacks import Callback
+from psgd.training.metrics import evaluate
+from psgd.training.policies import EarlyStopping
+from psgd.training.warm_start import apply_weights
 from psgd.transport.flat import sha256
 from psgd.worker.outgoing import Outgoing
 from tests.jobs import CLASSES, CNN, MLP, SGD, SHAPE
@@ -284,7 +288,7 @@ def test_everything_reaches_the_job() -> None:
     assert (training.accumulate, training.precision, training.threads, training.seed) == (2, "bf16", 2, 5)
     assert (training.use_gpu, training.stragglers) == (True, tuple(stragglers))
     assert (training.overlap, plan.settings["overlap"]) == (False, False)
-    assert plan.stopping == EarlyStopping(patience=2)
+    assert plan.policies.stopping == EarlyStopping(patience=2)
     assert plan.placement == Placement(gpus_per_worker=1)
     json.dumps(plan.settings)
 
@@ -319,7 +323,7 @@ def test_on_a_cluster_that_has_too_little_nothing_is_written(tmp_path: Path, lau
 def test_an_interrupted_run_keeps_what_was_logged(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: BaseException
 ) -> None:
-    def interrupted(job: Job, initial: Any, stopping: Any, observe: Callable[[Record], None]) -> Outcome:
+    def interrupted(job: Job, initial: Any, policies: Any, observe: Callable[[Record], None], keep: Any) -> Outcome:
         observe(ITERATION)
         raise error
 
@@ -465,3 +469,123 @@ def test_without_a_gpu_shards_on_one_are_refused_before_anything_starts(
     remedy = "or use shard_device cpu$" if plane == "memory" else "this machine .* has 0: .* shard_device cpu$"
     with pytest.raises(ResourceError, match=remedy):
         make(shard_device="cuda", plane=plane).fit()
+
+
+# ------------------------------------------------------------------ callbacks that decide
+
+MODES = [psgd.Sync(), psgd.Async(staleness=1), psgd.Async()]
+
+
+@pytest.mark.parametrize("mode", MODES, ids=str)
+def test_the_best_weights_are_those_that_were_measured(mode: Any, tmp_path: Path) -> None:
+    keeping = psgd.ModelCheckpoint("test_accuracy", mode="max")
+    result = make(mode=mode, callbacks=[keeping], epochs=6, evaluate_every=3, out=tmp_path, shards=3).fit()
+    assert result.best_checkpoint == tmp_path / "best.safetensors"
+    best = result.evaluations.loc[result.evaluations["test_accuracy"].idxmax()]
+    for name, expected in (("best", best), ("last", result.evaluations.iloc[-1])):
+        path = tmp_path / f"{name}.safetensors"
+        with safe_open(path, "pt") as file:
+            header = file.metadata()
+        assert (int(header["step"]), float(header["test_loss"])) == (expected["step"], expected["test_loss"])
+        model = MLP()
+        apply_weights(model, load_file(path))
+        measured = evaluate(model, images(), nn.CrossEntropyLoss(), 512, torch.device("cpu"))
+        assert measured.scalars == {"loss": expected["test_loss"], "accuracy": expected["test_accuracy"]}
+
+
+@pytest.mark.parametrize("mode", MODES, ids=str)
+def test_the_learning_rate_falls_one_evaluation_after_a_plateau(mode: Any) -> None:
+    plateau = psgd.ReduceLROnPlateau("test_loss", patience=0, factor=0.5, threshold=0.9, min_lr=0.0125)
+    monitor = psgd.LearningRateMonitor()
+    result = make(mode=mode, callbacks=[plateau, monitor], epochs=5, evaluate_every=2).fit()
+    assert list(result.evaluations["lr_factor"]) == [1.0, 0.5, 0.25, 0.125, *[0.125] * 6]
+    # Evaluation k is at step 2k, and what it decides takes effect at step 2k + 2.
+    rates = {step: (0.1 * max(0.125, 0.5 ** max(0, step // 2 - 2)),) for step in range(20)}
+    if isinstance(mode, psgd.Sync):
+        assert monitor.rates == rates
+    else:  # a slot's own clock may differ from the samples drawn by all
+        assert set(monitor.rates.values()) == set(rates.values())
+
+
+def test_a_schedule_and_a_plateau_multiply() -> None:
+    result = make(
+        callbacks=[psgd.ReduceLROnPlateau(patience=0, factor=0.5, threshold=0.9)],
+        lr_scheduler=psgd.schedule("exponential", gamma=0.5),
+        epochs=2,
+        evaluate_every=2,
+    ).fit()
+    first = result.history[result.history["slot"] == 0].sort_values("step")["lr"]
+    factors = [1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 0.5, 0.5]  # of evaluation 2 at step 4, from step 6 on
+    assert [lr for (lr,) in first] == [0.1 * 0.5**step * factor for step, factor in enumerate(factors)]
+
+
+@pytest.mark.parametrize("mode", MODES, ids=str)
+def test_the_learning_rate_can_be_a_function_of_the_epoch(mode: Any) -> None:
+    scheduler = psgd.LearningRateScheduler(lambda epoch, lr: lr / 2 if epoch else lr)
+    result = make(mode=mode, callbacks=[scheduler], epochs=3).fit()
+    used = sorted(lr for (lr,) in result.history["lr"])
+    assert used == [0.025] * 8 + [0.05] * 8 + [0.1] * 8
+
+
+def test_what_callbacks_can_not_decide_is_refused() -> None:
+    decided = psgd.LearningRateScheduler(lambda epoch, lr: lr)
+    assert refusal(callbacks=[decided], lr_scheduler=psgd.schedule("constant")).startswith(
+        "lr_scheduler must be left out beside a LearningRateScheduler"
+    )
+    assert refusal(callbacks=[psgd.ReduceLROnPlateau()], val_data=None) == (
+        "callbacks: ReduceLROnPlateau needs val_data, got none"
+    )
+    assert refusal(callbacks=[psgd.ModelCheckpoint()] * 2) == "callbacks must hold at most one ModelCheckpoint, got 2"
+    assert refusal(callbacks=[psgd.ModelCheckpoint()], out=None) == (
+        "callbacks: ModelCheckpoint needs a folder for the run, got out=None"
+    )
+    message = refusal(
+        callbacks=[psgd.ReduceLROnPlateau()], train_loop=own_loop, train_data=None, epochs=None, batch_size=32
+    )
+    assert message == "callbacks: ReduceLROnPlateau does not reach into a train_loop: do the same in the loop"
+
+
+def test_a_disk_that_takes_no_checkpoint_does_not_end_the_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def full(weights: object, path: Path, header: object = None) -> Path:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("psgd.running.save_weights", full)
+    result = make(callbacks=[psgd.ModelCheckpoint()], out=tmp_path).fit()
+    assert result.figures["steps"] == 8
+    assert result.best_checkpoint is None
+    assert "the weights of step 4 are not kept as best: [Errno 28] No space left on device" in caplog.messages
+
+
+# ------------------------------------------------------------------ clipping, and what is not finite
+
+
+def test_a_clipped_run_says_so_in_every_receipt() -> None:
+    result = make(clip=psgd.Clip(norm=0.01), shards=3).fit()
+    assert ((result.history["clip_scale"] > 0) & (result.history["clip_scale"] < 1)).all()
+    assert refusal(clip=1.0) == "clip must be psgd.Clip(norm=...) or the like, got 1.0"
+
+
+def exploding(outputs: Any, targets: Any) -> Any:
+    return nn.functional.cross_entropy(outputs, targets) * float("nan")
+
+
+@pytest.mark.parametrize("mode", MODES, ids=str)
+def test_a_gradient_that_is_not_finite_is_skipped_and_counted_or_ends_the_run(mode: Any) -> None:
+    figures = make(mode=mode, loss=exploding).fit().figures
+    assert (figures["pushes"], figures["dropped_pushes"], figures["nonfinite_pushes"]) == (0, 16, 16)
+    with pytest.raises(psgd.DivergedError, match=r"NaN or Inf .* lower the learning rate or clip gradients"):
+        make(mode=mode, loss=exploding, on_nonfinite="fail").fit()
+    assert refusal(on_nonfinite="stop") == "on_nonfinite must be one of skip, fail, got 'stop'"
+
+
+# ------------------------------------------------------------------ metrics
+
+
+def test_metrics_are_measured_by_name() -> None:
+    result = make(metrics=["f1:average=macro", "confusion-matrix"], epochs=1).fit()
+    assert list(result.metrics) == ["train_loss", "test_loss", "test_f1_macro"]
+    (matrix,) = [arrays["test_confusion_matrix"] for arrays in result.evaluations["arrays"]]
+    assert sum(map(sum, matrix)) == 160
+    assert result.figures["arrays"]["test_confusion_matrix"] == matrix

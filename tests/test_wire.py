@@ -20,11 +20,12 @@ from psgd.runlog import Header, Record, read
 from psgd.trainer import Trainer
 from psgd.training.models import mlp
 from psgd.training.optimizers import resolve_optimizer
+from psgd.training.policies import Policies
 from psgd.transport.flat import sha256, tensors_of
 from psgd.transport.wire_format import WireFormat
 from psgd.worker import outgoing
 from psgd.worker.outgoing import Outgoing
-from tests.jobs import CLASSES, MLP, SHAPE, SLOTS, STEPS, accepted_by_step, first_model, images, make_job
+from tests.jobs import CLASSES, MLP, SHAPE, SLOTS, STEPS, accepted_by_step, first_model, images, keep_nothing, make_job
 from tests.test_bitwise import infinite_at
 from tests.worker.own_loops import shards_of
 
@@ -36,7 +37,7 @@ wires = pytest.mark.parametrize("wire", LOSSY)
 
 def run_in_process(job: Job) -> tuple[dict[str, Tensor], list[Record]]:
     records: list[Record] = []
-    outcome = inprocess.run(job, tensors_of(first_model(job.model)), None, records.append)
+    outcome = inprocess.run(job, tensors_of(first_model(job.model)), Policies(), records.append, keep_nothing)
     return dict(outcome.weights), records
 
 

@@ -4,29 +4,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from psgd.errors import ConfigurationError
-
 if TYPE_CHECKING:  # psgd runs without it
     from matplotlib.axes import Axes
 
 _Points = Sequence[Mapping[str, Any]]
-
-
-def check_drawable(target: Path) -> None:
-    """Refuse before anything is measured what could not be drawn after it.
-
-    Raises:
-        ConfigurationError: if matplotlib is missing or knows no such file, or there is no such folder.
-    """
-    try:
-        from matplotlib.figure import Figure
-    except ImportError:
-        raise ConfigurationError(f"to draw {target} takes matplotlib: pip install 'psgd[plots]'") from None
-    if not target.parent.is_dir():
-        raise ConfigurationError(f"the picture {target} wants the folder {target.parent}, which is not there: make it")
-    known = Figure().canvas.get_supported_filetypes()
-    if target.suffix.removeprefix(".") not in known:
-        raise ConfigurationError(f"the picture's name must end in one of {', '.join(sorted(known))}, got {target}")
 
 
 def draw(figures: Mapping[str, Any], target: Path) -> None:
@@ -34,7 +15,7 @@ def draw(figures: Mapping[str, Any], target: Path) -> None:
 
     Args:
         figures: as `psgd.bench.scale.grow` returns them.
-        target: which `check_drawable` has let pass.
+        target: which `psgd.analysis.drawing.check_drawable` has let pass.
     """
     from matplotlib.figure import Figure  # not pyplot, which looks for a display
 

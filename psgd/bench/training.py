@@ -19,7 +19,7 @@ from psgd.bench.times import MS_PER_S, StepTimes, ratio
 from psgd.config import ModelFactory, OptimizerFactory
 from psgd.core.modes import Async, Mode, Sync
 from psgd.data.datasets import ArrayDataset, load
-from psgd.training.optimizers import use_fused
+from psgd.training.forms import use_fused
 
 MODES: dict[str, Mode] = {"sync": Sync(), "async": Async()}
 

@@ -5,10 +5,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from psgd.analysis.drawing import check_drawable
 from psgd.bench.case import StepCase
 from psgd.bench.plane import measure_plane
 from psgd.bench.scale import grow
-from psgd.bench.scale_picture import check_drawable, draw
+from psgd.bench.scale_picture import draw
 from psgd.bench.step import compare
 from psgd.bench.training import TrainingCase, compare_throughput
 from psgd.cli.bench_config import PlaneConfig, ScaleConfig, StepConfig, ThroughputConfig, steps_for
@@ -91,7 +92,7 @@ def _training_case(config: ThroughputConfig) -> TrainingCase:
     return TrainingCase(
         data=config.data,
         data_dir=config.data_dir,
-        model=resolve_model(config.model, split.shape, split.classes),
+        model=resolve_model(config.model, split.shape, split.outputs),
         optimizer=resolve_optimizer(config.optimizer, config.lr, {}),
         workers=config.workers,
         shards=config.shards,

@@ -11,10 +11,20 @@ def print_figures(figures: Mapping[str, Any], as_json: bool) -> None:
     if as_json:
         print(json.dumps(_without_nan(figures), allow_nan=False), flush=True)
         return
-    rows = {name: _in_words(value) for name, value in figures.items() if value is not None}
+    rows = {name: _in_words(value) for name, value in figures.items() if value is not None and name != "arrays"}
     width = max(map(len, rows))
     for name, value in rows.items():
         print(f"{name:<{width}}  {value}")
+    for name, array in figures.get("arrays", {}).items():
+        print(f"{name}\n{_in_rows(array)}")
+
+
+def _in_rows(array: Any) -> str:
+    """A table of numbers, one line a row; a number a class is one row."""
+    rows = array if array and isinstance(array[0], list | tuple) else [array]
+    cells = [[_in_words(number) for number in row] for row in rows]
+    width = max(len(cell) for row in cells for cell in row)
+    return "\n".join("  ".join(f"{cell:>{width}}" for cell in row) for row in cells)
 
 
 def _without_nan(value: Any) -> Any:

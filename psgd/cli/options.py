@@ -29,6 +29,13 @@ SERVICE = re.compile(rf"{PREFIX}(\w+_)?(SERVICE_HOST|SERVICE_PORT|PORT)(_\w+)?")
 """What Kubernetes sets in every pod for a service whose name begins with psgd; no option's variable looks like it."""
 
 
+class Entries(dict[str, Any]):
+    """A mapping that is given one entry an option, as its values may hold commas: ``--space lr=0.1,0.2 --space …``.
+
+    In one text, as in a variable of the environment, entries are separated by semicolons.
+    """
+
+
 WORDS = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
 
 
@@ -92,12 +99,12 @@ def parse(
     for field in _options(kind):
         variable = PREFIX + field.name.upper()
         if environment.get(variable):  # an empty one is what shells make of one that is not set
-            values[field.name] = _convert(f"{variable} in the environment", hints[field.name], environment[variable])
+            values[field.name] = convert(f"{variable} in the environment", hints[field.name], environment[variable])
         if field.name in given:
-            values[field.name] = _convert(_flag(field.name), hints[field.name], given[field.name])
+            values[field.name] = convert(_flag(field.name), hints[field.name], given[field.name])
     config = kind(**values)
     if print_config:
-        print(yaml.safe_dump(_plain(config), sort_keys=False), end="")
+        print(as_yaml(config), end="")
         parser.exit()
     return config
 
@@ -139,9 +146,10 @@ def _argument(field: "dataclasses.Field[Any]", hint: Any) -> dict[str, Any]:
 
 
 def _metavar(hint: Any) -> str:
+    hint = required(hint)
     if typing.get_origin(hint) is Literal:
         return "|".join(typing.get_args(hint))
-    return {int: "N", float: "X"}.get(_required(hint), "NAME")
+    return {int: "N", float: "X"}.get(hint, "NAME")
 
 
 def _check_variables(environment: Mapping[str, str], kinds: Sequence[type[Any]], prog: str) -> None:
@@ -172,19 +180,19 @@ def _read_yaml(kind: type[Any], path: Path) -> dict[str, Any]:
     for key in content:
         if key not in names:
             raise ConfigurationError(f"config {path}: there is no option {key!r}{_hint(str(key), names)}")
-    return {key: _convert(f"{key} in {path}", hints[key], value) for key, value in content.items()}
+    return {key: convert(f"{key} in {path}", hints[key], value) for key, value in content.items()}
 
 
-def _convert(name: str, hint: Any, value: Any) -> Any:
+def convert(name: str, hint: Any, value: Any) -> Any:
     """A value of the hint's type, from text or from what YAML made of it.
 
     Raises:
         ConfigurationError: if it can not be read as that.
     """
-    optional = hint != _required(hint)
+    optional = hint != required(hint)
     if optional and value in (None, "null", "none"):
         return None
-    hint = _required(hint)
+    hint = required(hint)
     if typing.get_origin(hint) is Literal:
         if value not in typing.get_args(hint):
             *others, last = typing.get_args(hint)
@@ -234,14 +242,26 @@ def _read_list(value: Any) -> tuple[str, ...]:
 def _read_mapping(value: Any) -> dict[str, Any]:
     """From ``k=v,k=v``, or from a mapping of YAML."""
     if isinstance(value, dict):
-        return {str(key): _read_scalar(item) for key, item in value.items()}
+        return {str(key): read_scalar(item) for key, item in value.items()}
     pairs = [item.partition("=") for item in _read_list(value)]
     if not all(key and equals for key, equals, _ in pairs):
         raise ValueError
-    return {key.strip(): _read_scalar(text) for key, _, text in pairs}
+    return {key.strip(): read_scalar(text) for key, _, text in pairs}
 
 
-def _read_scalar(value: Any) -> Any:
+def _read_entries(value: Any) -> Entries:
+    """From ``k=v; k=v``, from a list of such, or from a mapping of YAML; values stay as they are."""
+    if isinstance(value, dict):
+        return Entries({str(key): item for key, item in value.items()})
+    texts = value if isinstance(value, list) else [_read_text(value)]
+    pairs = [item.partition("=") for text in texts for item in text.split(";") if item.strip()]
+    entries = Entries({key.strip(): text.strip() for key, _, text in pairs})
+    if len(entries) < len(pairs) or not all(key and text for key, text in entries.items()):
+        raise ValueError
+    return entries
+
+
+def read_scalar(value: Any) -> Any:
     """What JSON makes of text (numbers, true, null, lists), else the text; YAML 1.1 leaves ``1e-4`` as text."""
     try:
         return json.loads(value) if isinstance(value, str) else value
@@ -256,6 +276,7 @@ READERS: dict[Any, tuple[str, Callable[[Any], Any]]] = {
     str: ("a text", _read_text),
     tuple: ("a list, separated by commas", _read_list),
     dict: ("a list of key=value, separated by commas", _read_mapping),
+    Entries: ("key=value, once for each key", _read_entries),
 }
 
 
@@ -263,7 +284,7 @@ def _options(kind: type[Any]) -> list["dataclasses.Field[Any]"]:
     return [field for field in dataclasses.fields(kind) if "help" in field.metadata]
 
 
-def _required(hint: Any) -> Any:
+def required(hint: Any) -> Any:
     """The type without None."""
     if typing.get_origin(hint) in (types.UnionType, typing.Union):
         return next(kind for kind in typing.get_args(hint) if kind is not type(None))
@@ -271,7 +292,7 @@ def _required(hint: Any) -> Any:
 
 
 def _is_many(hint: Any) -> bool:
-    return typing.get_origin(hint) in (tuple, dict)
+    return hint is Entries or typing.get_origin(hint) in (tuple, dict)
 
 
 def _flag(name: str) -> str:
@@ -284,7 +305,21 @@ def _hint(word: str, known: Sequence[str], prefix: str = "") -> str:
     return f"; did you mean {prefix}{close[0]}?" if close else ""
 
 
-def _plain(config: Any) -> dict[str, Any]:
+def as_yaml(config: Any) -> str:
+    """The options as a file that ``--config`` reads."""
+    return yaml.safe_dump(plain(config), sort_keys=False)
+
+
+def plain(config: Any) -> dict[str, Any]:
     """The options as YAML's own types."""
-    values = {field.name: getattr(config, field.name) for field in _options(type(config))}
-    return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
+    return {field.name: _as_yaml_type(getattr(config, field.name)) for field in _options(type(config))}
+
+
+def _as_yaml_type(value: Any) -> Any:
+    match value:
+        case tuple():
+            return list(value)
+        case Entries():
+            return dict(value)
+        case _:
+            return value

@@ -1,25 +1,22 @@
 """``psgd train``: options in, a run, figures out."""
 
-import dataclasses
-import re
 import sys
-from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
+import torch
+from torch import nn
+
+from psgd.analysis.drawing import check_drawable
+from psgd.analysis.schedule_picture import draw_schedule
+from psgd.cli.building import build_trainer
 from psgd.cli.figures import print_figures
 from psgd.cli.train_config import EPOCHS, TrainConfig
-from psgd.config import Placement, Straggler
-from psgd.data.datasets import ArrayDataset, Split, load
-from psgd.errors import ConfigurationError
+from psgd.core.layout import Role
 from psgd.planning import Plan
-from psgd.trainer import Trainer
-from psgd.training.callbacks import EarlyStopping
-from psgd.training.models import resolve_model
-from psgd.training.optimizers import resolve_optimizer
-from psgd.training.schedules import resolve_schedule
+from psgd.training.schedules import learning_rates
 
-STRAGGLER = re.compile(r"(?P<slot>\d+):(?:(?P<factor>\d+(?:\.\d+)?)x|(?P<delay_ms>\d+(?:\.\d+)?)ms)")
+PICTURE = "schedule.png"
 
 
 def run(config: TrainConfig) -> None:
@@ -31,6 +28,8 @@ def run(config: TrainConfig) -> None:
     """
     trainer = build_trainer(config)
     plan = trainer.plan()
+    if config.plot:
+        _draw(plan, config)
     if config.dry_run:
         print_figures(describe_plan(plan), config.json)
         return
@@ -41,84 +40,20 @@ def run(config: TrainConfig) -> None:
             print(f"psgd: the run is in {plan.out}", file=sys.stderr)
 
 
-def build_trainer(config: TrainConfig) -> Trainer:
-    """The run that the options stand for.
-
-    Raises:
-        ConfigurationError: if a name is unknown or a value can not be run.
-    """
-    if "" not in sys.path:
-        sys.path.insert(0, "")  # a model of the user's own lies where psgd is called
-    data_dir = None if config.data_dir is None else str(Path(config.data_dir).absolute())
-    split = _split(config.data, data_dir)
-    return Trainer(
-        model=resolve_model(config.model, split.shape, split.classes),
-        optimizer=resolve_optimizer(config.optimizer, config.lr, config.optimizer_args),
-        lr_scheduler=resolve_schedule(config.schedule, config.schedule_args),
-        train_data=partial(load_train, config.data, data_dir),
-        val_data=partial(load_test, config.data, data_dir),
-        mode=config.choose_mode(),
-        workers=config.workers,
-        slots=config.slots,
-        shards=config.shards,
-        batch_size=config.batch_size,
-        epochs=EPOCHS if config.epochs is None and config.steps is None else config.epochs,
-        steps=config.steps,
-        evaluate_every=config.evaluate_every,
-        seed=config.seed,
-        accumulate=config.accumulate,
-        precision=config.precision,
-        threads=config.threads,
-        overlap=config.overlap,
-        stragglers=[parse_straggler(text) for text in config.straggler],
-        callbacks=[] if config.patience is None else [EarlyStopping(patience=config.patience)],
-        warm_start=config.warm_start,
-        plane=config.plane,
-        wire=config.wire,
-        shard_device=config.shard_device,
-        placement=Placement(
-            cpus_per_worker=config.cpus_per_worker,
-            gpus_per_worker=(config.gpus_per_worker or 1.0) if config.use_gpu else 0.0,
-            gpus_per_shard=config.gpus_per_shard or 0.0,
-            strategy="PACK" if config.placement == "pack" else "SPREAD",
-        ),
-        out="auto" if config.out is None else config.out,
-        labels={"options": dataclasses.asdict(config)},
-    )
-
-
-@lru_cache(maxsize=1)
-def _split(data: str, data_dir: str | None) -> Split:
-    return load(data, data_dir)
-
-
-def load_train(data: str, data_dir: str | None) -> ArrayDataset:
-    """The samples to train with; read once a process."""
-    return _split(data, data_dir).train
-
-
-def load_test(data: str, data_dir: str | None) -> ArrayDataset:
-    """The samples to test with; read once a process."""
-    return _split(data, data_dir).test
-
-
-def parse_straggler(text: str) -> Straggler:
-    """A slot and how much it is slowed.
-
-    Raises:
-        ConfigurationError: if the text says neither.
-
-    Example:
-        >>> parse_straggler("1:50ms")
-        Straggler(slot=1, delay_s=0.05, factor=1.0)
-    """
-    match = STRAGGLER.fullmatch(text)
-    if match is None:
-        raise ConfigurationError(f"straggler must be SLOT:3x or SLOT:50ms, got {text!r}")
-    slot = int(match["slot"])
-    if match["factor"]:
-        return Straggler(slot, factor=float(match["factor"]))
-    return Straggler(slot, delay_s=float(match["delay_ms"]) / 1000)
+def _draw(plan: Plan, config: TrainConfig) -> None:
+    """The picture of the schedule: beside a run's log, or where psgd was called."""
+    folder = Path() if config.out is None else Path(config.out)
+    folder.mkdir(parents=True, exist_ok=True)
+    target = folder / PICTURE
+    check_drawable(target)
+    job, steps = plan.job, plan.job.rules.steps or 0
+    trained = [(s.name, nn.Parameter(torch.zeros(s.shape))) for s in job.layout.tensors if s.role is Role.PARAMETER]
+    rates = learning_rates(trained, job.optimizer, job.schedule, steps)
+    warmup = f"{config.warmup_steps} steps of warm-up, then " if config.warmup_steps else ""
+    title = f"{config.optimizer}: {warmup}{config.schedule or 'constant'}"
+    per_epoch = None if config.steps is not None else steps // (config.epochs or EPOCHS)
+    draw_schedule(rates, target, title, per_epoch)
+    print(f"psgd: the schedule is drawn in {target}", file=sys.stderr)
 
 
 def describe_plan(plan: Plan) -> dict[str, Any]:
@@ -134,6 +69,9 @@ def describe_plan(plan: Plan) -> dict[str, Any]:
         "evaluate_every": rules.evaluate_every,
         "tensors": len(job.layout.tensors),
         "parameters": sum(spec.elements for spec in job.layout.tensors),
+        "optimizer": plan.settings["optimizer"],
+        "schedule": plan.settings["schedule"],
+        "loss": plan.settings["loss"],
         "layout": plan.settings["layout"],
         "bytes_a_shard": [part.bytes for part in job.parts()],
         "plane": job.plane,

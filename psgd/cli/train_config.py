@@ -3,12 +3,15 @@
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from psgd.cli.options import about, option
+from psgd.cli.options import Entries, about, option
 from psgd.core.modes import Async, Mode, Sync
 from psgd.errors import ConfigurationError
 
 EPOCHS = 10
 """How long to train where nothing is said."""
+
+FALLING = ("loss", "rmse", "mse", "mae")
+"""How metrics end of which less is better."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -20,10 +23,29 @@ class TrainConfig:
             `psgd.config` that they become part of.
     """
 
-    data: str = option("digits", "Data and model", "digits (built in), mnist or fashion-mnist")
+    data: str = option(
+        "digits", "Data and model", "digits or diabetes (built in: classes, and regression), mnist or fashion-mnist"
+    )
     data_dir: str | None = option(None, "Data and model", "folder with the data set's original IDX files", "DIR")
+    limit: int | None = option(
+        None, "Data and model", "train with so many samples only, drawn once with --seed (default: all)"
+    )
     model: str = option("mlp", "Data and model", "mlp, cnn, linear, or my.pkg:factory for a model of your own")
     warm_start: str | None = option(None, "Data and model", "weights to start from", "FILE.safetensors")
+    loss: str | None = option(
+        None, "Data and model", "cross-entropy, mse, huber, hinge, ... or my.pkg:loss (default: as the data wants it)"
+    )
+    loss_args: dict[str, Any] = field(
+        default_factory=dict,
+        metadata=about("Data and model", "its arguments: label_smoothing=0.1,weight=[1,2],...", "K=V,..."),
+    )
+    metrics: tuple[str, ...] = option(
+        (),
+        "Data and model",
+        "measured beside the loss: accuracy, top5, f1:average=macro, auroc, rmse, confusion-matrix, ... "
+        "(default: accuracy; with numbers to predict rmse and r2)",
+        "NAME,...",
+    )
 
     mode: Literal["sync", "async"] = option(
         "sync", "Mode", "sync: one update a step, averaged over the slots; async: one for each gradient that arrives"
@@ -57,15 +79,48 @@ class TrainConfig:
     cpus_per_worker: float = option(1.0, "Processes", "CPUs that Ray reserves for a worker")
     placement: Literal["pack", "spread"] = option("pack", "Processes", "workers on few nodes, or over many")
 
-    optimizer: str = option("adam", "Optimization", "any of torch.optim: sgd, adam, rmsprop, adagrad, ...")
+    optimizer: str = option(
+        "adam", "Optimization", "any of torch.optim, ema-momentum, rmsprop-inner, ftrl, lamb, or my.pkg:MyOptimizer"
+    )
     lr: float = option(0.002, "Optimization", "learning rate")
     optimizer_args: dict[str, Any] = field(
         default_factory=dict, metadata=about("Optimization", "its other arguments: momentum=0.9,...", "K=V,...")
     )
-    schedule: str | None = option(None, "Optimization", "any of torch.optim.lr_scheduler: cosine, step, ...")
+    groups: Entries = field(
+        default_factory=Entries,
+        metadata=about(
+            "Optimization",
+            "other arguments for parameters whose name matches, once a pattern: '*bias=weight_decay=0,lr=0.1'",
+            "PATTERN=K=V,...",
+        ),
+    )
+    l1: float = option(0.0, "Optimization", "proximal: weights become exactly 0")
+    l2: float = option(0.0, "Optimization", "coupled: added to the gradient, for any optimizer")
+    decay: float = option(0.0, "Optimization", "decoupled weight decay, for any optimizer")
+    decay_biases: bool = option(True, "Optimization", "l2 and weight decay also for biases and normalization layers")
+    clip_norm: float | None = option(None, "Optimization", "the gradient's global norm, over all shards, at most")
+    clip_value: float | None = option(None, "Optimization", "each element of the gradient at most")
+    clip_tensor_norm: float | None = option(None, "Optimization", "the norm of each tensor's gradient at most")
+    on_nonfinite: Literal["skip", "fail"] = option(
+        "skip", "Optimization", "what becomes of a gradient with NaN or Inf, which no shard applies"
+    )
+    schedule: str | None = option(
+        None, "Optimization", "any of torch.optim.lr_scheduler: cosine, step, ...; A+B: multiplied, A,B: in turn"
+    )
     schedule_args: dict[str, Any] = field(
         default_factory=dict,
         metadata=about("Optimization", "its arguments, counted in steps: T_max=100,...", "K=V,..."),
+    )
+    warmup_steps: int = option(
+        0, "Optimization", "steps in which the learning rate grows linearly, before the schedule"
+    )
+    plateau: dict[str, Any] | None = field(
+        default=None,
+        metadata=about(
+            "Optimization",
+            "lower the learning rate when --monitor has stopped improving: patience=3,factor=0.5,... (default: never)",
+            "K=V,...",
+        ),
     )
     batch_size: int = option(32, "Optimization", "samples that a slot draws for one iteration")
     accumulate: int = option(1, "Optimization", "micro-batches that a batch is computed in, to save memory")
@@ -75,8 +130,13 @@ class TrainConfig:
     steps: int | None = option(None, "Length", "instead of --epochs: iterations a slot, on average")
     evaluate_every: int | None = option(None, "Length", "steps between evaluations (default: once an epoch)")
     patience: int | None = option(
-        None, "Length", "stop early after so many evaluations without a lower test loss (default: never)"
+        None, "Length", "stop early after so many evaluations in which --monitor has not improved (default: never)"
     )
+    monitor: str = option("test_loss", "Length", "the metric that --patience, --plateau and --keep-best go by")
+    monitor_mode: Literal["min", "max"] | None = option(
+        None, "Length", "whether it is to fall or to rise (default: fall if it is a loss or an error)"
+    )
+    keep_best: bool = option(False, "Length", "write the weights of the best evaluation, and of the last")
 
     seed: int = option(0, "Run", "of the weights, the order of samples and everything random")
     straggler: tuple[str, ...] = option((), "Run", "slow a slot on purpose: 0:3x or 0:50ms", "SLOT:SLOWER,...")
@@ -85,6 +145,7 @@ class TrainConfig:
     )
     json: bool = option(False, "Run", "print the figures as JSON, on the last line of stdout")
     dry_run: bool = option(False, "Run", "check everything, print what would be run, and exit")
+    plot: bool = option(False, "Run", "draw the learning rate over the steps: schedule.png, in --out or here")
 
     def __post_init__(self) -> None:
         """Refuse what belongs to the other mode, two lengths, and GPUs that are none."""
@@ -94,12 +155,21 @@ class TrainConfig:
             raise ConfigurationError(f"backups must be left out with mode async, got {self.backups}; try mode sync")
         if self.epochs is not None and self.steps is not None:
             raise ConfigurationError(f"epochs must be left out with steps, got {self.epochs} and {self.steps}")
+        if self.limit is not None and self.limit < 1:
+            raise ConfigurationError(f"limit must be >= 1, got {self.limit}")
+        clips = [name for name in ("clip_norm", "clip_value", "clip_tensor_norm") if getattr(self, name) is not None]
+        if len(clips) > 1:
+            raise ConfigurationError(f"{clips[1]} must be left out with {clips[0]}: gradients are clipped in one way")
         for name in ("gpus_per_worker", "gpus_per_shard"):
             share = getattr(self, name)
             if share is not None and share <= 0:
                 raise ConfigurationError(f"{name} must be > 0, got {share}")
         if self.gpus_per_worker is not None and not self.use_gpu:
             raise ConfigurationError(f"gpus_per_worker must be left out without use_gpu, got {self.gpus_per_worker}")
+
+    def choose_monitor_mode(self) -> Literal["min", "max"]:
+        """Whether the monitored metric is to fall or to rise."""
+        return self.monitor_mode or ("min" if self.monitor.endswith(FALLING) else "max")
 
     def choose_mode(self) -> Mode:
         """The mode with its bound."""

@@ -25,17 +25,18 @@ from psgd.coordinator.coordinator import (
     FinishRun,
     Log,
     ReplaceWorker,
+    SaveSnapshot,
     SettleBoundary,
     SnapshotEvaluated,
-    Stopping,
     WorkerEnded,
     WorkerLost,
 )
-from psgd.coordinator.outcome import Outcome, read_outcome
+from psgd.coordinator.outcome import Keep, Outcome, read_outcome, read_weights
 from psgd.core.ids import LEAD, Boundary
 from psgd.core.messages import Announce, Done, Settle
 from psgd.errors import InternalError, LostError
 from psgd.runlog import Notice, Record
+from psgd.training.policies import Policies
 from psgd.transport.base import Connection
 from psgd.transport.flat import pack
 from psgd.transport.key import JobKey
@@ -53,15 +54,17 @@ def run(
     job: Job,
     placement: Placement,
     initial: Mapping[str, torch.Tensor],
-    stopping: Stopping | None,
+    policies: Policies,
     observe: Callable[[Record], None],
+    keep: Keep,
 ) -> Outcome:
     """Train on Ray: the caller's, the one that RAY_ADDRESS names, or one of its own that ends with the run.
 
     Args:
         initial: the first weights, by the layout's names.
-        stopping: None runs the whole budget.
+        policies: what evaluations decide.
         observe: told about every record, in this thread.
+        keep: writes the weights of an evaluation, in this thread.
 
     Raises:
         ResourceError: if the cluster has too little.
@@ -72,11 +75,11 @@ def run(
         take_signals_over()
         key = JobKey(job=f"psgd-{secrets.token_hex(8)}", token=secrets.token_urlsafe(32))
         coordinator = Coordinator(
-            job.rules, job.workers, job.evaluation_data is not None, stopping, placement.max_failures, LEASE_S
+            job.rules, job.workers, job.evaluation_data is not None, policies, placement.max_failures, LEASE_S
         )
         fleet = Fleet(job, placement, key, listen_on)
         try:
-            return _Driver(job, fleet, key, observe).run(coordinator, initial)
+            return _Driver(job, fleet, key, observe, keep).run(coordinator, initial)
         finally:
             fleet.close()
 
@@ -84,11 +87,12 @@ def run(
 class _Driver:
     """One run."""
 
-    def __init__(self, job: Job, fleet: Fleet, key: JobKey, observe: Callable[[Record], None]) -> None:
+    def __init__(self, job: Job, fleet: Fleet, key: JobKey, observe: Callable[[Record], None], keep: Keep) -> None:
         self._job = job
         self._fleet = fleet
         self._key = key
         self._observe = observe
+        self._keep = keep
         self._connections: list[Connection] = []
         self._pending: dict[Reference, Callable[[Reference], None]] = {}
         self._serving: dict[Reference, Callable[[Reference], None]] = {}
@@ -200,8 +204,12 @@ class _Driver:
         match decision:
             case EvaluateSnapshot(boundary):
                 self._evaluate(boundary)
-            case SettleBoundary(boundary, stop):
-                self._settle(boundary, stop)
+            case SaveSnapshot(boundary):
+                with self._asking_shards():
+                    weights = read_weights(self._connections, self._job, boundary)
+                self._keep(decision, weights)
+            case SettleBoundary(boundary, stop, lr_factor):
+                self._settle(Settle(boundary, stop, lr_factor))
             case Log(record):
                 self._observe(replace(record, time_s=time.perf_counter() - self._began))
             case ReplaceWorker():
@@ -211,12 +219,12 @@ class _Driver:
             case FailRun(reason):
                 raise LostError(reason)
 
-    def _settle(self, boundary: Boundary, stop: bool) -> None:
+    def _settle(self, verdict: Settle) -> None:
         """The lead holds everybody back until it hears of this, so it has to."""
         with self._asking_shards():
-            reply = ask(self._connections[LEAD], Settle(boundary, stop)).result()
+            reply = ask(self._connections[LEAD], verdict).result()
             if not isinstance(reply, Done):
-                raise LostError(f"the lead does not take the verdict over boundary {boundary}: {reply}")
+                raise LostError(f"the lead does not take the verdict over boundary {verdict.boundary}: {reply}")
 
     def _evaluate(self, boundary: Boundary) -> None:
         evaluator = self._fleet.evaluator
@@ -227,7 +235,7 @@ class _Driver:
     def _evaluated(self, reference: Reference) -> None:
         with self._asking_shards():
             done: Evaluated = fetch(reference)
-        self._tell(SnapshotEvaluated(done.boundary, done.versions, done.metrics, done.seconds))
+        self._tell(SnapshotEvaluated(done.boundary, done.versions, done.metrics, done.seconds, done.arrays))
 
     def _replace(self, decision: ReplaceWorker) -> None:
         number, membership = decision.worker, decision.membership

@@ -4,28 +4,26 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
-from typing import Any, TypeAlias, cast
+from typing import Any, TypeAlias
 
 import ray
 from ray.exceptions import GetTimeoutError, RayActorError, RayTaskError
-from ray.util.placement_group import PlacementGroup, placement_group, remove_placement_group
-from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy, PlacementGroupSchedulingStrategy
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from psgd.cluster.coordination import Beat, CoordinatorHost
 from psgd.cluster.hosts import EvaluatorHost, ShardHost, WorkerHost
+from psgd.cluster.places import Places
+from psgd.cluster.resources import Need
 from psgd.config import Job, Placement
 from psgd.coordinator.coordinator import Coordinator, Event
 from psgd.core.ids import Shard
 from psgd.core.membership import Membership
-from psgd.errors import InternalError, LostError, ResourceError
+from psgd.errors import LostError
 from psgd.transport.key import JobKey
 from psgd.transport.planes import ShardAddress
 
 STARTED_WITHIN_S = 300.0
 """An actor imports torch and builds the user's model, on a busy machine perhaps beside many others."""
-
-PLACED_WITHIN_S = 60.0
-"""Ray places within seconds what fits; a busy head node is allowed this long."""
 
 Actor = Any
 """A Ray actor handle; its methods are the plain class' with `.remote`, which no type checker sees."""
@@ -46,12 +44,11 @@ class Fleet:
         self._key = key
         self._listen_on = listen_on
         self._here = ray.get_runtime_context().get_node_id()
-        self._groups: list[PlacementGroup] = []
+        self._places = Places(Need.of(job, placement))
         self.coordinator: Actor = None
         self.shards: list[Actor] = []
         self.workers: dict[int, Actor] = {}
         self.evaluator: Actor | None = None
-        self._workers_group: PlacementGroup | None = None
         self._addresses: Sequence[ShardAddress] = ()
 
     def start(self, coordinator: Coordinator) -> None:
@@ -62,22 +59,18 @@ class Fleet:
         """
         job, placement = self._job, self._placement
         without_data = replace(job, data=None, evaluation_data=None)
-        bundle = {"CPU": placement.cpus_per_worker, "GPU": placement.gpus_per_worker}
-        for_shard = {"CPU": placement.cpus_per_shard, "GPU": placement.gpus_per_shard}
-        shards_group = self._reserve([for_shard] * job.rules.shards, "SPREAD", "shards")
-        self._workers_group = self._reserve([bundle] * job.workers, placement.strategy, "workers")
+        self._places.reserve()
         # Everybody reports to it, and one call at a time waits in `collect`.
         self.coordinator = self._start(CoordinatorHost, (coordinator,), self._on_this_node(), max_concurrency=8)
         report = partial(_tell, self.coordinator)
         for k in range(job.rules.shards):
             # Two calls at a time: one serves until the end.
             arguments = (without_data, Shard(k), self._key, self._listen_on, report)
-            where = _bundle(shards_group, k)
             self.shards.append(
                 self._start(
                     ShardHost,
                     arguments,
-                    where,
+                    self._places.shard(k),
                     num_cpus=placement.cpus_per_shard,
                     num_gpus=placement.gpus_per_shard,
                     max_concurrency=2,
@@ -114,14 +107,12 @@ class Fleet:
         return opened
 
     def _start_worker(self, number: int, membership: Membership) -> None:
-        if self._workers_group is None:
-            raise InternalError("workers have no place yet")
         beat = partial(_beat, self.coordinator)
         placement = self._placement
         self.workers[number] = self._start(
             WorkerHost,
             (self._job, number, membership, self._key, beat),
-            _bundle(self._workers_group, number),
+            self._places.worker(number),
             num_cpus=placement.cpus_per_worker,
             num_gpus=placement.gpus_per_worker,
         )
@@ -134,8 +125,7 @@ class Fleet:
         """End every actor and give back what is reserved."""
         everyone = [*self.workers.values(), *self.shards, self.evaluator, self.coordinator]
         with ExitStack() as ending:  # each is tried, whatever becomes of the others
-            for group in self._groups:
-                ending.callback(remove_placement_group, group)
+            ending.callback(self._places.release)
             for actor in everyone:
                 if actor is not None:
                     ending.callback(ray.kill, actor)
@@ -150,24 +140,6 @@ class Fleet:
 
     def _on_this_node(self) -> NodeAffinitySchedulingStrategy:
         return NodeAffinitySchedulingStrategy(self._here, soft=False)
-
-    def _reserve(self, bundles: list[dict[str, float]], strategy: str, whose: str) -> PlacementGroup:
-        """Reserve room for some actors.
-
-        Raises:
-            ResourceError: if Ray does not find it.
-        """
-        # Ray refuses a bundle that asks for nothing: where everything costs 0, a sliver of a CPU marks the place.
-        wanted = [{name: amount for name, amount in b.items() if amount > 0} or {"CPU": 0.001} for b in bundles]
-        group: PlacementGroup = placement_group(wanted, strategy=strategy)
-        self._groups.append(group)
-        if not group.wait(PLACED_WITHIN_S):
-            nodes = "; ".join(str(node["Resources"]) for node in _nodes() if node["Alive"])
-            raise ResourceError(
-                f"Ray found no place for {len(bundles)} {whose} of {bundles[0]} each with strategy {strategy} within "
-                f"{PLACED_WITHIN_S:.0f} s; its nodes have {nodes}: ask for less a process, or add nodes"
-            )
-        return group
 
 
 def fetch(references: Any) -> Any:
@@ -191,14 +163,6 @@ def reason_of(error: RayActorError) -> str:
     """Ray's account of a death, on one line."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return next((line for line in lines if "cause" in line.lower()), lines[0] if lines else type(error).__name__)
-
-
-def _nodes() -> list[dict[str, Any]]:
-    return cast(list[dict[str, Any]], ray.nodes())  # type: ignore[no-untyped-call]  # Ray's own omission
-
-
-def _bundle(group: PlacementGroup, index: int) -> PlacementGroupSchedulingStrategy:
-    return PlacementGroupSchedulingStrategy(group, placement_group_bundle_index=index)
 
 
 def _tell(coordinator: Actor, event: Event) -> None:

@@ -2,9 +2,16 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import TypeAlias
 
 from psgd.config import Job, Placement
 from psgd.errors import ResourceError
+
+Bundle: TypeAlias = dict[str, float]
+"""What one process reserves, by Ray's names."""
+
+SLIVER: Bundle = {"CPU": 0.001}
+"""Ray refuses a bundle that asks for nothing: where everything costs 0, it marks the place."""
 
 SHARED_CORES = 4
 """Processes that a Ray which psgd starts for itself lets share one core: a laptop runs more workers than it has."""
@@ -24,6 +31,23 @@ class Need:
         return cls(job.workers, job.rules.shards, placement)
 
     @property
+    def shard_bundles(self) -> list[Bundle]:
+        """What each shard reserves."""
+        placement = self.placement
+        return [_bundle(placement.cpus_per_shard, placement.gpus_per_shard)] * self.shards
+
+    @property
+    def worker_bundles(self) -> list[Bundle]:
+        """What each worker reserves."""
+        placement = self.placement
+        return [_bundle(placement.cpus_per_worker, placement.gpus_per_worker)] * self.workers
+
+    @property
+    def bundles(self) -> list[Bundle]:
+        """What every process reserves: the shards, then the workers."""
+        return self.shard_bundles + self.worker_bundles
+
+    @property
     def cpus(self) -> float:
         """CPUs in all."""
         return self.workers * self.placement.cpus_per_worker + self.shards * self.placement.cpus_per_shard
@@ -32,6 +56,10 @@ class Need:
     def gpus(self) -> float:
         """GPUs in all."""
         return self.workers * self.placement.gpus_per_worker + self.shards * self.placement.gpus_per_shard
+
+
+def _bundle(cpus: float, gpus: float) -> Bundle:
+    return {name: amount for name, amount in (("CPU", cpus), ("GPU", gpus)) if amount > 0} or SLIVER
 
 
 def check(need: Need, free: Mapping[str, float], where: str) -> None:

@@ -14,22 +14,26 @@ from typing import Any, cast
 import ray
 import torch
 
+from psgd.cluster.places import reserved_for
 from psgd.cluster.resources import SHARED_CORES, Need, check
 from psgd.errors import ConfigurationError, ResourceError
 
 AUTH_MODE = "RAY_AUTH_MODE"
 RELEASED_WITHIN_S = 10.0
 PROBED_WITHIN_S = 5.0
+OWN = {"psgd/ray": "own"}
+"""The label of the node of a Ray that psgd has started for itself."""
 
 _ENDINGS = (signal.SIGINT, signal.SIGTERM)
 
 
 @contextmanager
-def ray_session(need: Need, show_output: bool) -> Iterator[Callable[[], str]]:
+def ray_session(need: Need, show_output: bool, shared_cores: int = SHARED_CORES) -> Iterator[Callable[[], str]]:
     """A connected Ray that has room for the job.
 
     Args:
         show_output: print what user code prints in the actors.
+        shared_cores: processes that a Ray of our own lets share one core.
 
     Yields:
         What gives, in any process of the cluster, the address to listen on: on a Ray of our own the loopback,
@@ -40,8 +44,9 @@ def ray_session(need: Need, show_output: bool) -> Iterator[Callable[[], str]]:
         ResourceError: if there is no cluster at RAY_ADDRESS, or it has too little.
     """
     if ray.is_initialized():
-        _check_cluster(need, "the Ray cluster")
-        yield ray.util.get_node_ip_address
+        if reserved_for(need) is None:
+            _check_cluster(need, "the Ray cluster")
+        yield _loopback if _is_own() else ray.util.get_node_ip_address
         return
     address = os.environ.get("RAY_ADDRESS")
     if address is not None and address.startswith("ray://"):
@@ -53,9 +58,9 @@ def ray_session(need: Need, show_output: bool) -> Iterator[Callable[[], str]]:
         _probe(address)
     cores = os.cpu_count() or 1
     if address is None:
-        free = {"CPU": float(cores * SHARED_CORES), "GPU": float(torch.cuda.device_count())}
-        check(need, free, f"this machine ({cores} cores, each shared by up to {SHARED_CORES} processes)")
-    with _connected(address, cores * SHARED_CORES, show_output):
+        free = {"CPU": float(cores * shared_cores), "GPU": float(torch.cuda.device_count())}
+        check(need, free, f"this machine ({cores} cores, each shared by up to {shared_cores} processes)")
+    with _connected(address, cores * shared_cores, show_output):
         if address is not None:
             _check_cluster(need, f"the Ray cluster at {address}")
         yield _loopback if address is None else ray.util.get_node_ip_address
@@ -63,6 +68,12 @@ def ray_session(need: Need, show_output: bool) -> Iterator[Callable[[], str]]:
 
 def _loopback() -> str:
     return "127.0.0.1"
+
+
+def _is_own() -> bool:
+    """Whether this process, perhaps a trial, belongs to a Ray that psgd has started for itself."""
+    labels = cast(dict[str, str], ray.get_runtime_context().get_node_labels())
+    return OWN.items() <= labels.items()
 
 
 def _probe(address: str) -> None:
@@ -120,6 +131,7 @@ def _connected(address: str | None, cpus: int, show_output: bool) -> Iterator[No
             include_dashboard=False,
             log_to_driver=show_output,
             logging_level=logging.ERROR,
+            labels=OWN,
             _system_config={"worker_niceness": 0},  # training is what this Ray is for: by default its workers get 15
         )
     else:

@@ -1,4 +1,4 @@
-"""The built-in data sets: digits, which ships with psgd; MNIST and Fashion-MNIST from their own files."""
+"""The built-in data sets: digits and diabetes, which ship with psgd; MNIST and Fashion-MNIST from their own files."""
 
 import gzip
 from collections.abc import Callable
@@ -15,9 +15,10 @@ from torch.utils.data import Dataset
 from psgd.data.idx import read_idx
 from psgd.errors import ConfigurationError, DataError
 
-CLASSES = 10  # of every built-in data set
+CLASSES = 10  # of every built-in data set of images
 DIGITS_TRAIN = 1437
-DIGITS_PERMUTATION_SEED = 0
+DIABETES_TRAIN = 353
+PERMUTATION_SEED = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,50 +34,76 @@ class Scale:
         return images.to(torch.float32).div_(self.maximum).sub_(self.mean).div_(self.std)
 
 
-class ArrayDataset(Dataset[tuple[Tensor, Tensor]]):
-    """A map-style data set of images and labels that are held in memory as bytes.
+@dataclass(frozen=True, slots=True)
+class Moments:
+    """How columns are standardized: each by its mean and its standard deviation, float64 (columns,)."""
 
-    Items are pairs of an image, float32 (C, H, W), and its label, int64 (). ``batch`` gathers many at once.
+    mean: Tensor
+    std: Tensor
+
+    @classmethod
+    def of(cls, table: Tensor) -> "Moments":
+        """Those of a table, float64 (N, columns); the deviation divides by N."""
+        return cls(table.mean(dim=0), table.std(dim=0, correction=0))
+
+    def __call__(self, rows: Tensor) -> Tensor:
+        """Turn rows, float64 (..., columns), into rows of mean 0 and deviation 1, float32."""
+        return ((rows - self.mean) / self.std).to(torch.float32)
+
+
+class ArrayDataset(Dataset[tuple[Tensor, Tensor]]):
+    """A map-style data set of inputs and targets that are held in memory as they are stored.
+
+    Items are pairs of an input and its target: for images float32 (C, H, W) and a label, int64 (); for tables
+    float32 (columns,) and float32 (1,). ``batch`` gathers many at once.
     """
 
-    def __init__(self, images: Tensor, labels: Tensor, scale: Scale) -> None:
-        """Hold images, uint8 (N, C, H, W), and labels, int64 (N,)."""
-        self._images = images
-        self._labels = labels
+    def __init__(self, stored: Tensor, targets: Tensor, scale: Callable[[Tensor], Tensor]) -> None:
+        """Hold what inputs are made of, (N, ...), and targets, (N, ...); ``scale`` makes inputs as they are drawn."""
+        self._stored = stored
+        self._targets = targets
         self._scale = scale
 
     def __len__(self) -> int:
         """The number of samples."""
-        return len(self._labels)
+        return len(self._targets)
 
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
-        """One sample: its image, float32 (C, H, W), and its label, int64 ()."""
-        return self._scale(self._images[index]), self._labels[index]
+        """One sample: its input and its target."""
+        return self._scale(self._stored[index]), self._targets[index]
 
     def batch(self, indices: Tensor) -> tuple[Tensor, Tensor]:
-        """The samples at ``indices``, int64 (B,): images, float32 (B, C, H, W), and labels, int64 (B,)."""
-        return self._scale(self._images.index_select(0, indices)), self._labels.index_select(0, indices)
+        """The samples at ``indices``, int64 (B,): inputs and targets, each with B in front."""
+        return self._scale(self._stored.index_select(0, indices)), self._targets.index_select(0, indices)
+
+    def subset(self, indices: Tensor) -> "ArrayDataset":
+        """A data set of the samples at ``indices``, int64 (B,), in that order."""
+        return ArrayDataset(self._stored[indices], self._targets[indices], self._scale)
 
 
 @dataclass(frozen=True, slots=True)
 class Split:
     """A data set that is divided into samples to train with and samples to test with.
 
-    ``classes`` is the number of labels; ``shape`` is that of one input, (C, H, W).
+    Attributes:
+        outputs: what a model makes of one input: a score for each class, or one number for each target.
+        shape: of one input: (C, H, W) of images, (columns,) of a table.
+        regression: targets are numbers to come near to, float32 (outputs,); otherwise they are classes.
     """
 
     train: ArrayDataset
     test: ArrayDataset
-    classes: int
-    shape: tuple[int, int, int]
+    outputs: int
+    shape: tuple[int, ...]
+    regression: bool = False
 
 
 def load(name: str, data_dir: Path | str | None = None) -> Split:
     """Load a built-in data set.
 
     Args:
-        name: ``digits``, ``mnist`` or ``fashion-mnist``.
-        data_dir: the folder with the four original IDX files, gzipped or not; ``digits`` needs none.
+        name: ``digits``, ``diabetes``, ``mnist`` or ``fashion-mnist``.
+        data_dir: the folder with the four original IDX files, gzipped or not; the first two need none.
 
     Raises:
         ConfigurationError: the name is unknown, or the data set needs a folder and got none, or the other way round.
@@ -84,7 +111,7 @@ def load(name: str, data_dir: Path | str | None = None) -> Split:
 
     Example:
         >>> split = load("digits")
-        >>> len(split.train), len(split.test), split.classes, split.shape
+        >>> len(split.train), len(split.test), split.outputs, split.shape
         (1437, 360, 10, (1, 8, 8))
     """
     if name not in DATASETS:
@@ -94,28 +121,58 @@ def load(name: str, data_dir: Path | str | None = None) -> Split:
 
 def load_digits() -> tuple[Tensor, Tensor]:
     """The 1797 digits that ship with psgd: images, uint8 (1797, 8, 8), 0 to 16, and labels, int64 (1797,)."""
-    file = resources.files("psgd.data").joinpath("digits.csv.gz")
-    with file.open("rb") as compressed, gzip.open(compressed, "rt", encoding="ascii") as lines:
-        table = torch.from_numpy(np.loadtxt(lines, delimiter=",", dtype=np.uint8))
+    table = _read_table("digits.csv.gz", np.uint8)
     return table[:, :64].reshape(-1, 8, 8).contiguous(), table[:, 64].to(torch.int64)
 
 
-def _digits(data_dir: Path | None) -> Split:
-    """Samples ``permutation[:1437]`` train and the other 360 test.
+def load_diabetes() -> tuple[Tensor, Tensor]:
+    """The 442 patients that ship with psgd: features, float64 (442, 10), and progression, float64 (442, 1)."""
+    table = _read_table("diabetes.csv.gz", np.float64)
+    return table[:, :10].contiguous(), table[:, 10:].contiguous()
 
-    The permutation is ``numpy.random.RandomState(0).permutation(1797)``, whose stream numpy has frozen: the
+
+def _read_table(name: str, dtype: type[np.generic]) -> Tensor:
+    file = resources.files("psgd.data").joinpath(name)
+    with file.open("rb") as compressed, gzip.open(compressed, "rt", encoding="ascii") as lines:
+        return torch.from_numpy(np.loadtxt(lines, delimiter=",", dtype=dtype))
+
+
+def _divide(samples: int, train: int) -> tuple[Tensor, Tensor]:
+    """The samples to train with, ``permutation[:train]``, and the others.
+
+    The permutation is ``numpy.random.RandomState(0).permutation(samples)``, whose stream numpy has frozen: the
     split is the same with every version of numpy and torch.
     """
-    if data_dir is not None:
-        raise ConfigurationError(f"data digits needs no folder, got data_dir {data_dir}; is data to be another one?")
+    permutation = torch.from_numpy(np.random.RandomState(PERMUTATION_SEED).permutation(samples))
+    return permutation[:train], permutation[train:]
+
+
+def _digits(data_dir: Path | None) -> Split:
+    _refuse_folder("digits", data_dir)
     images, labels = load_digits()
-    permutation = torch.from_numpy(np.random.RandomState(DIGITS_PERMUTATION_SEED).permutation(len(labels)))
     scale = Scale(maximum=16, mean=0.3054, std=0.3759)
     train, test = (
-        ArrayDataset(images[part].unsqueeze(1), labels[part], scale)
-        for part in (permutation[:DIGITS_TRAIN], permutation[DIGITS_TRAIN:])
+        ArrayDataset(images[part].unsqueeze(1), labels[part], scale) for part in _divide(len(labels), DIGITS_TRAIN)
     )
     return Split(train, test, CLASSES, (1, 8, 8))
+
+
+def _diabetes(data_dir: Path | None) -> Split:
+    """Inputs and targets are standardized with the train set's moments.
+
+    R² is the same as of the progression itself; an RMSE times the targets' deviation (75.5) is in its units.
+    """
+    _refuse_folder("diabetes", data_dir)
+    features, progression = load_diabetes()
+    train, test = _divide(len(features), DIABETES_TRAIN)
+    scale, scale_targets = Moments.of(features[train]), Moments.of(progression[train])
+    parts = [ArrayDataset(features[part], scale_targets(progression[part]), scale) for part in (train, test)]
+    return Split(parts[0], parts[1], outputs=1, shape=(10,), regression=True)
+
+
+def _refuse_folder(name: str, data_dir: Path | None) -> None:
+    if data_dir is not None:
+        raise ConfigurationError(f"data {name} needs no folder, got data_dir {data_dir}; is data to be another one?")
 
 
 def _mnist(name: str, scale: Scale, data_dir: Path | None) -> Split:
@@ -150,6 +207,7 @@ def _find(data_dir: Path, name: str) -> Path:
 
 DATASETS: dict[str, Callable[[Path | None], Split]] = {
     "digits": _digits,
+    "diabetes": _diabetes,
     "mnist": partial(_mnist, "mnist", Scale(maximum=255, mean=0.1307, std=0.3081)),
     "fashion-mnist": partial(_mnist, "fashion-mnist", Scale(maximum=255, mean=0.2860, std=0.3530)),
 }

@@ -63,6 +63,7 @@ class TensorBoardWriter:
         self._add("train/lag", sum(i.lag for i in self._step) / count, step)
         self._add("train/compute_s", sum(i.compute_s for i in self._step) / count, step)
         self._add("train/wait_s", sum(i.wait_s for i in self._step) / count, step)
+        self._add("train/clip_scale", self._step[-1].clip_scale, step)
         for group, lr in enumerate(self._step[-1].lr):
             self._add(f"train/lr/{group}", lr, step)
         self._step.clear()

@@ -1,16 +1,201 @@
-"""Evaluation: the mean loss and the accuracy of a model over a data set."""
+"""Evaluation: the mean loss and the metrics of a model over a data set."""
+
+import copy
+import functools
+import json
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
-from psgd.config import Loss
+from psgd.config import Loss, Meter, MetricFactory
 from psgd.data.batches import MapDataset, collate, to_device
 from psgd.errors import ConfigurationError
+from psgd.training.imports import import_callable
+from psgd.training.named_metrics import METRICS, NamedMetric, plain
+from psgd.training.task import infer_task
+
+if TYPE_CHECKING:  # a second
+    from torchmetrics import Metric, MetricCollection
+
+OwnFactory = Callable[[], "Metric | MetricCollection"]
+MetricLike = str | OwnFactory | tuple[str, OwnFactory] | NamedMetric
+DEFAULTS = {
+    "multiclass": (NamedMetric("accuracy"),),
+    "binary": (NamedMetric("accuracy"),),
+    "regression": (NamedMetric("rmse"), NamedMetric("r2")),
+}
+TOP = re.compile(r"top-?(\d+)")
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """What an evaluation has measured.
+
+    Attributes:
+        scalars: ``loss``, the mean over the samples, and the metrics that are one number, by name.
+        arrays: the metrics that are not, as nested tuples: a value for each class, a confusion matrix by rows.
+    """
+
+    scalars: dict[str, float]
+    arrays: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class OwnMetric:
+    """A torchmetrics metric of the user's own, as a `psgd.config.MetricFactory`.
+
+    It sees outputs and targets as they are.
+
+    Attributes:
+        key: how evaluations name it; a collection's members have names of their own.
+    """
+
+    key: str
+    make: OwnFactory
+
+    def __call__(self, outputs: object, targets: object, loss: Loss) -> Meter:
+        """A meter that has seen nothing."""
+        return OwnMeter(self.key, self.make())
+
+
+class OwnMeter:
+    """A metric of the user's own that has seen some batches."""
+
+    def __init__(self, key: str, metric: Any) -> None:
+        self._key = key
+        self._metric = metric
+
+    def update(self, outputs: Any, targets: Any) -> None:
+        """Take in one batch."""
+        if isinstance(outputs, Tensor):
+            self._metric.to(outputs.device)
+        self._metric.update(outputs, targets)
+
+    def result(self) -> dict[str, Any]:
+        """The metric by its key, or those of a collection by theirs."""
+        value = self._metric.compute()
+        named = value if isinstance(value, Mapping) else {self._key: value}
+        return {name: plain(torch.as_tensor(each)) for name, each in named.items()}
+
+
+def resolve_metrics(metrics: Sequence[MetricLike] | None) -> tuple[MetricFactory, ...] | None:
+    """What evaluations are to measure beside the loss.
+
+    Args:
+        metrics: names as in `NamedMetric`, such as ``f1``, ``f1:average=none``, ``top5`` or ``confusion-matrix``;
+            ``my.pkg:factory``; functions that make a ``torchmetrics.Metric``, such metrics, or ``(name, function)``.
+            None measures what goes with outputs, targets and loss: ``accuracy`` of classes, ``rmse`` and ``r2`` of
+            numbers.
+
+    Raises:
+        ConfigurationError: there is no such metric or argument, two have one name, or one is no metric.
+
+    Example:
+        >>> [metric.key for metric in resolve_metrics(["accuracy", "top-k:k=3", "f1:average=macro"])]
+        ['accuracy', 'top3', 'f1_macro']
+    """
+    if metrics is None:
+        return None
+    if isinstance(metrics, str) or not isinstance(metrics, Sequence):
+        raise ConfigurationError(f"metrics must be a list of names and functions, got {metrics!r}")
+    found = [_resolve(metric) for metric in metrics]
+    seen = {"loss"}
+    for metric in found:
+        if metric.key in seen:
+            raise ConfigurationError(f"metrics must have names of their own, got {metric.key} twice")
+        seen.add(metric.key)
+    return tuple(found)
+
+
+def _resolve(metric: Any) -> NamedMetric | OwnMetric:
+    if isinstance(metric, NamedMetric):
+        return metric
+    if isinstance(metric, str):
+        return _parse(metric)
+    if isinstance(metric, tuple) and len(metric) == 2 and isinstance(metric[0], str):
+        return _own(metric[1], metric[0])
+    return _own(metric)
+
+
+def _parse(text: str) -> NamedMetric | OwnMetric:
+    name, colon, rest = text.partition(":")
+    if match := TOP.fullmatch(text):
+        return NamedMetric("top-k", {"k": int(match[1])})
+    if colon and name not in METRICS and "=" not in rest:
+        return _own(import_callable("metric", text), rest)
+    pairs = [item.partition("=") for item in rest.split(",")] if colon else []
+    if not all(key and equals for key, equals, _ in pairs):
+        raise ConfigurationError(f"metric {text}: arguments are written name=value, as in f1:average=macro")
+    return NamedMetric(name, {key.strip(): _read(value) for key, _, value in pairs})
+
+
+def _read(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
+
+
+def _own(factory: Any, key: str | None = None) -> OwnMetric:
+    """A metric of the user's own, made once to see that it is one."""
+    from torchmetrics import Metric, MetricCollection
+
+    made, make = factory, factory
+    if isinstance(factory, Metric | MetricCollection):
+        make = functools.partial(copy.deepcopy, factory)
+    elif callable(factory):
+        try:
+            made = factory()
+        except Exception as error:  # the user's function may raise anything
+            raise ConfigurationError(f"metric {_name(factory)} can not be made: {_blame(error)}") from error
+    if not isinstance(made, Metric | MetricCollection):
+        raise ConfigurationError(
+            f"a metric must be a name or a function that makes a torchmetrics.Metric, got {_name(factory)}"
+        )
+    return OwnMetric(key or type(made).__name__, make)
+
+
+def _name(value: object) -> str:
+    return getattr(value, "__name__", None) or repr(value)
+
+
+def _blame(error: Exception) -> str:
+    return f"{type(error).__name__}: {' '.join(str(error).split())}"
+
+
+def check_metrics(metrics: Sequence[MetricFactory] | None, outputs: object, targets: object, loss: Loss) -> None:
+    """Refuse metrics that do not go with a model, its data and its loss, before anything is trained.
+
+    Args:
+        outputs: of the model for a small batch.
+        targets: of that batch.
+
+    Raises:
+        ConfigurationError: one does not.
+    """
+    for metric in metrics or ():
+        if isinstance(metric, NamedMetric):
+            metric.check(outputs, targets, loss)
+            continue
+        try:
+            metric(outputs, targets, loss).update(outputs, targets)
+        except Exception as error:  # the user's metric may raise anything
+            key = getattr(metric, "key", _name(metric))
+            raise ConfigurationError(f"metric {key} fails on a batch of train_data: {_blame(error)}") from error
 
 
 def evaluate(
-    model: nn.Module, dataset: MapDataset, loss: Loss, batch_size: int, device: torch.device
-) -> dict[str, float]:
+    model: nn.Module,
+    dataset: MapDataset,
+    loss: Loss,
+    batch_size: int,
+    device: torch.device,
+    metrics: Sequence[MetricFactory] | None = None,
+) -> Measured:
     """Compute a model's metrics over a whole data set, batch after batch, in the order of the data set.
 
     The model is evaluated in eval mode and without gradients, and left in the mode it was in.
@@ -19,15 +204,13 @@ def evaluate(
         model: the model, on ``device``.
         dataset: a map-style data set of (input, target) pairs.
         loss: (output, target) to the mean over the batch.
-        batch_size: samples a batch; the last one may be smaller. It changes the loss in its last bits only.
+        batch_size: samples a batch; the last one may be smaller. It changes results in their last bits only.
         device: where to compute.
-
-    Returns:
-        ``loss``, the mean over the samples, and, where targets are integers, (B, ...), and outputs scores of
-        classes, (B, classes, ...), ``accuracy``, the fraction of targets that have the highest score.
+        metrics: as `resolve_metrics` gives them.
 
     Raises:
-        ConfigurationError: the data set is empty, or ``batch_size`` is not positive.
+        ConfigurationError: the data set is empty, ``batch_size`` is not positive, or a metric does not go with what
+            outputs and targets are (see `psgd.training.task.infer_task`).
     """
     if batch_size < 1:
         raise ConfigurationError(f"batch_size of an evaluation must be >= 1, got {batch_size}")
@@ -36,7 +219,7 @@ def evaluate(
     training = {module: module.training for module in model.modules()}
     model.eval()
     try:
-        return _evaluate(model, dataset, loss, batch_size, device)
+        return _evaluate(model, dataset, loss, batch_size, device, metrics)
     finally:
         for module, flag in training.items():
             module.training = flag
@@ -44,27 +227,30 @@ def evaluate(
 
 @torch.inference_mode()
 def _evaluate(
-    model: nn.Module, dataset: MapDataset, loss: Loss, batch_size: int, device: torch.device
-) -> dict[str, float]:
-    loss_sum, correct, classified = 0.0, 0, 0
+    model: nn.Module,
+    dataset: MapDataset,
+    loss: Loss,
+    batch_size: int,
+    device: torch.device,
+    metrics: Sequence[MetricFactory] | None,
+) -> Measured:
+    loss_sum = 0.0
+    meters: list[Meter] | None = None
     for indices in torch.split(torch.arange(len(dataset)), batch_size):
         inputs, targets = (to_device(part, device) for part in collate(dataset, indices))
         outputs = model(inputs)
         loss_sum += float(loss(outputs, targets)) * len(indices)
-        if _are_classes(outputs, targets):
-            correct += int((outputs.argmax(dim=1) == targets).sum())
-            classified += targets.numel()
-    metrics = {"loss": loss_sum / len(dataset)}
-    if classified:
-        metrics["accuracy"] = correct / classified
-    return metrics
+        if meters is None:
+            chosen = _default(outputs, targets, loss) if metrics is None else metrics
+            meters = [metric(outputs, targets, loss) for metric in chosen]
+        for meter in meters:
+            meter.update(outputs, targets)
+    results = {name: value for meter in meters or () for name, value in meter.result().items()}
+    scalars = {name: float(value) for name, value in results.items() if not isinstance(value, tuple)}
+    arrays = {name: value for name, value in results.items() if isinstance(value, tuple)}
+    return Measured({"loss": loss_sum / len(dataset), **scalars}, arrays)
 
 
-def _are_classes(outputs: object, targets: object) -> bool:
-    return (
-        isinstance(outputs, Tensor)
-        and isinstance(targets, Tensor)
-        and not (targets.is_floating_point() or targets.is_complex())
-        and outputs.dim() >= 2
-        and outputs.shape[:1] + outputs.shape[2:] == targets.shape
-    )
+def _default(outputs: object, targets: object, loss: Loss) -> Sequence[MetricFactory]:
+    task = infer_task(outputs, targets, loss)
+    return () if task is None else DEFAULTS[task.kind]

@@ -1,11 +1,9 @@
 """The built-in models, and how a model is named on the command line."""
 
-import importlib
 import inspect
 import math
 from collections.abc import Callable
 from functools import partial
-from typing import Any
 
 import torch
 from torch import nn
@@ -13,20 +11,22 @@ from torch.nn.parameter import is_lazy
 
 from psgd.config import ModelFactory
 from psgd.errors import ConfigurationError
+from psgd.training.imports import import_callable
+from psgd.training.names import unknown
 
 
-def linear(shape: tuple[int, ...], classes: int) -> nn.Module:
-    """Softmax regression: (B, *shape) to logits (B, classes)."""
-    return nn.Sequential(nn.Flatten(), nn.Linear(math.prod(shape), classes))
+def linear(shape: tuple[int, ...], outputs: int) -> nn.Module:
+    """Linear or softmax regression, as the loss has it: (B, *shape) to (B, outputs)."""
+    return nn.Sequential(nn.Flatten(), nn.Linear(math.prod(shape), outputs))
 
 
-def mlp(shape: tuple[int, ...], classes: int) -> nn.Module:
-    """A perceptron with one hidden layer of 128: (B, *shape) to logits (B, classes)."""
-    return nn.Sequential(nn.Flatten(), nn.Linear(math.prod(shape), 128), nn.ReLU(), nn.Linear(128, classes))
+def mlp(shape: tuple[int, ...], outputs: int) -> nn.Module:
+    """A perceptron with one hidden layer of 128: (B, *shape) to (B, outputs)."""
+    return nn.Sequential(nn.Flatten(), nn.Linear(math.prod(shape), 128), nn.ReLU(), nn.Linear(128, outputs))
 
 
-def cnn(shape: tuple[int, ...], classes: int) -> nn.Module:
-    """Two convolutions of 5 x 5, each with a pooling of 2 x 2, and a hidden layer: (B, C, H, W) to logits (B, classes).
+def cnn(shape: tuple[int, ...], outputs: int) -> nn.Module:
+    """Two convolutions of 5 x 5, each with a pooling of 2 x 2, and a hidden layer: (B, C, H, W) to (B, outputs).
 
     Raises:
         ConfigurationError: the inputs are no images of at least 4 x 4.
@@ -44,64 +44,55 @@ def cnn(shape: tuple[int, ...], classes: int) -> nn.Module:
         nn.Flatten(),
         nn.Linear(32 * (height // 4) * (width // 4), 128),
         nn.ReLU(),
-        nn.Linear(128, classes),
+        nn.Linear(128, outputs),
     )
 
 
 MODELS: dict[str, Callable[[tuple[int, ...], int], nn.Module]] = {"mlp": mlp, "cnn": cnn, "linear": linear}
 
 
-def resolve_model(spec: str, shape: tuple[int, ...], classes: int) -> ModelFactory:
+def resolve_model(spec: str, shape: tuple[int, ...], outputs: int) -> ModelFactory:
     """Find the factory that a name stands for.
 
     Args:
         spec: ``mlp``, ``cnn``, ``linear``, or ``my.pkg:factory`` for a factory of your own, which is called
-            with the keywords ``shape`` and ``classes`` if it has both parameters, else without arguments.
+            with the keywords ``shape`` and ``outputs`` if it has both parameters, else without arguments.
         shape: of one input, without the batch.
-        classes: the number of labels.
+        outputs: numbers that the model makes of one input: a score for each class, or one for each target.
 
     Returns:
         A picklable function without arguments that makes the model.
 
     Raises:
-        ConfigurationError: there is no such name, module or attribute, or the attribute is no such factory.
+        ConfigurationError: there is no such name, module or attribute, the attribute is no such factory, or the
+            built-in model does not take such inputs.
 
     Example:
-        >>> resolve_model("linear", shape=(1, 8, 8), classes=10)()[1]
+        >>> resolve_model("linear", shape=(1, 8, 8), outputs=10)()[1]
         Linear(in_features=64, out_features=10, bias=True)
     """
     if spec in MODELS:
-        return partial(MODELS[spec], shape, classes)
-    module, colon, attribute = spec.partition(":")
-    if not (module and colon and attribute):
-        raise ConfigurationError(f"model must be one of {', '.join(MODELS)} or my.pkg:factory, got {spec!r}")
-    factory = _import_factory(spec, module, attribute)
-    parameters = inspect.signature(factory).parameters
-    if {"shape", "classes"} <= parameters.keys():
-        return partial(factory, shape=shape, classes=classes)
+        factory = partial(MODELS[spec], shape, outputs)
+        with torch.device("meta"):  # without memory or random numbers: only to hear what it refuses
+            factory()
+        return factory
+    if ":" not in spec:
+        raise unknown("model", spec, [*MODELS, "my.pkg:factory"])
+    own = import_callable("model", spec)
+    if isinstance(own, nn.Module):
+        raise ConfigurationError(
+            f"model {spec} must be a function or class that makes the model, got {type(own).__name__}"
+        )
+    parameters = inspect.signature(own).parameters
+    if {"shape", "outputs"} <= parameters.keys():
+        return partial(own, shape=shape, outputs=outputs)
     try:
-        inspect.signature(factory).bind()
+        inspect.signature(own).bind()
     except TypeError:
         raise ConfigurationError(
-            f"model {spec} must take no arguments, or shape and classes, got ({', '.join(parameters)})"
+            f"model {spec} must take no arguments, or shape and outputs, got ({', '.join(parameters)})"
         ) from None
-    return factory
-
-
-def _import_factory(spec: str, module: str, attribute: str) -> Callable[..., Any]:
-    try:
-        imported = importlib.import_module(module)
-    except Exception as error:  # importing runs the user's code, which may raise anything
-        found = f"{type(error).__name__}: {error}"
-        raise ConfigurationError(f"model {spec}: can not import {module} ({found})") from error
-    factory: object = getattr(imported, attribute, None)
-    if factory is None:
-        raise ConfigurationError(f"model {spec}: module {module} has no attribute {attribute!r}")
-    if isinstance(factory, nn.Module) or not callable(factory):
-        raise ConfigurationError(
-            f"model {spec} must be a function or class that makes the model, got {type(factory).__name__}"
-        )
-    return factory
+    return own
 
 
 def check_model(model: object) -> None:

@@ -1,87 +1,220 @@
-"""Optimizers: how they are named, in which form they run, and whether they may be cut into slices."""
+"""Optimizers: how they are named, and what they are made of."""
 
 import inspect
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from functools import partial
-from typing import Any, Literal
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.optim import Optimizer
 
-from psgd.config import OptimizerFactory
+from psgd.config import NamedTensors
 from psgd.errors import ConfigurationError
+from psgd.training.groups import Groups, param_groups
+from psgd.training.imports import import_callable
+from psgd.training.names import unknown, unknown_argument
+from psgd.training.regularization import OPTIONS, regularize
+from psgd.training.rules.ema_momentum import EMAMomentum
+from psgd.training.rules.from_function import is_update, optimizer_from
+from psgd.training.rules.ftrl import FTRL
+from psgd.training.rules.lamb import LAMB
+from psgd.training.rules.rmsprop_inner import RMSpropInner
 
-Form = Literal["fused", "foreach", "plain"]
+MakeOptimizer = Callable[..., Any]
+"""A class of optimizers, a function of (named parameters, lr, other arguments) to one, or an update function."""
 
 OPTIMIZERS: dict[str, type[Optimizer]] = {
     name.lower(): value
     for name, value in vars(torch.optim).items()
     if inspect.isclass(value) and issubclass(value, Optimizer) and value is not Optimizer
-}
+} | {"ema-momentum": EMAMomentum, "rmsprop-inner": RMSpropInner, "ftrl": FTRL, "lamb": LAMB}
+CLASS_NAMES = {optimizer.__name__.lower(): optimizer for optimizer in OPTIMIZERS.values()}
 REFUSED: dict[type[Optimizer], str] = {
     torch.optim.LBFGS: "it evaluates the loss again during a step, which a shard can not",
     torch.optim.SparseAdam: "it takes sparse gradients only, and shards hold dense ones",
 }
-FORMS: tuple[Form, ...] = ("plain", "foreach", "fused")  # slowest first
-
-PROBE_SHAPE = (5, 77)  # 385 elements: with a vector tail, whole and cut
-PROBE_CUT = 192  # inside the third row, on a 64-element boundary like every slice
-PROBE_GRADIENTS = (1.0, 1e4, 1e-4)  # each step's scale: below and above what an optimizer might clip at
 
 
-def resolve_optimizer(name: str, lr: float, args: Mapping[str, Any]) -> OptimizerFactory:
-    """Find the optimizer of ``torch.optim`` that a name stands for.
+@dataclass(frozen=True, slots=True)
+class ConfiguredOptimizer:
+    """Makes an optimizer from named parameters, as `resolve_optimizer` was told.
 
     Args:
-        name: the class's name, in any case: ``sgd``, ``adam``, ``rmsprop``, ``adagrad``, ...
+        name: as errors call it.
+        make: the class or the function.
+        args: all arguments but the parameters.
+        groups: see `param_groups`.
+        penalties: arguments of `regularize`; None leaves the optimizer as it is.
+    """
+
+    name: str
+    make: MakeOptimizer
+    args: Mapping[str, Any]
+    groups: Groups
+    penalties: Mapping[str, float] | None
+
+    def __call__(self, named: NamedTensors) -> Optimizer:
+        """Make it.
+
+        Raises:
+            ConfigurationError: it does not take the arguments or the parameters.
+        """
+        with _said_of(self.name, self.args):
+            made = self.make(param_groups(named, self.groups) if self.groups else named, **self.args)
+        check_optimizer(made)
+        return made if self.penalties is None else regularize(made, **self.penalties)
+
+
+def optimizer(
+    spec: str | MakeOptimizer,
+    lr: float,
+    *,
+    groups: Groups | None = None,
+    l1: float = 0.0,
+    l2: float = 0.0,
+    decay: float = 0.0,
+    **args: Any,
+) -> ConfiguredOptimizer:
+    """An optimizer for a Trainer, see `resolve_optimizer`.
+
+    Example:
+        >>> factory = optimizer("adam", lr=0.1, decay=0.01, groups={"*bias": {"decay": 0.0}}, amsgrad=True)
+        >>> [group["decay"] for group in factory(nn.Linear(2, 1).named_parameters()).param_groups]
+        [0.01, 0.0]
+    """
+    return resolve_optimizer(spec, lr, args, groups=groups, l1=l1, l2=l2, decay=decay)
+
+
+def resolve_optimizer(
+    spec: str | MakeOptimizer,
+    lr: float,
+    args: Mapping[str, Any],
+    *,
+    groups: Groups | None = None,
+    l1: float = 0.0,
+    l2: float = 0.0,
+    decay: float = 0.0,
+) -> ConfiguredOptimizer:
+    """Find the optimizer that a name stands for.
+
+    Args:
+        spec: a class of ``torch.optim`` or `psgd.training.rules` by name, in any case (``sgd``, ``adam``, ``ftrl``,
+            ``ema-momentum``, ...); or what is your own, as ``my.pkg:MyOptimizer`` or as it is: a subclass of
+            ``torch.optim.Optimizer``, an update function as `optimizer_from` takes it, or a function
+            (named parameters, lr, other arguments) that makes an optimizer.
         lr: the learning rate.
-        args: the other arguments of the class, such as ``{"momentum": 0.9}``.
+        args: the other arguments, such as ``{"momentum": 0.9}``.
+        groups: other options for the parameters whose names match a pattern, see `param_groups`; also ``lr``, and
+            ``l1``, ``l2``, ``decay``.
+        l1: see `regularize`; an optimizer with an argument ``l1``, ``l2`` or ``decay`` of its own gets it instead.
+        l2: as ``l1``.
+        decay: as ``l1``.
 
     Returns:
-        A picklable function that makes the optimizer from named parameters.
+        A function, picklable if what it makes is, that makes the optimizer from named parameters.
 
     Raises:
-        ConfigurationError: there is no such optimizer, it can not run on shards, or an argument is unknown
-            or invalid.
+        ConfigurationError: there is no such optimizer, it can not run on shards, or an argument is unknown or
+            invalid.
 
     Example:
         >>> factory = resolve_optimizer("sgd", 0.1, {"momentum": 0.9})
         >>> factory([("weight", nn.Parameter(torch.zeros(2)))]).param_groups[0]["momentum"]
         0.9
     """
-    if name.lower() not in OPTIMIZERS:
-        known = ", ".join(sorted(key for key, value in OPTIMIZERS.items() if value not in REFUSED))
-        raise ConfigurationError(f"optimizer must be one of {known}, got {name!r}")
+    name, make = _find(spec)
     if not (math.isfinite(lr) and lr >= 0):
         raise ConfigurationError(f"lr must be a finite number >= 0, got {lr}")
-    optimizer_class = OPTIMIZERS[name.lower()]
-    known_args = [key for key in inspect.signature(optimizer_class).parameters if key not in {"params", "lr"}]
+    known = _check_arguments(name, make, args)
+    penalties = {"l1": l1, "l2": l2, "decay": decay}
+    own = {option: value for option in OPTIONS if option in known and (value := penalties.pop(option))}
+    for option in own.keys() & args.keys():
+        raise ConfigurationError(
+            f"{option} of optimizer {name} must be given once, got {own[option]} and {args[option]}"
+        )
+    of_groups = {option for options in (groups or {}).values() for option in options}
+    regularized = any(penalties.values()) or not of_groups.isdisjoint(penalties)
+    configured = ConfiguredOptimizer(
+        name, make, {"lr": lr, **args, **own}, dict(groups or {}), penalties if regularized else None
+    )
+    _try_out(configured)
+    return configured
+
+
+def _find(spec: str | MakeOptimizer) -> tuple[str, MakeOptimizer]:
+    """What errors call it, and the class or function."""
+    if not isinstance(spec, str):
+        name, found = getattr(spec, "__name__", type(spec).__name__), spec
+    elif ":" in spec:
+        name, found = spec, import_callable("optimizer", spec)
+    else:
+        known = [key for key, value in OPTIMIZERS.items() if value not in REFUSED]
+        name = spec.lower()
+        if name not in OPTIMIZERS and name not in CLASS_NAMES:
+            raise unknown("optimizer", spec, [*known, "my.pkg:MyOptimizer"])
+        found = OPTIMIZERS.get(name) or CLASS_NAMES[name]
+    if not inspect.isclass(found):
+        return name, optimizer_from(found) if is_update(found) else found
+    if not issubclass(found, Optimizer):
+        raise ConfigurationError(f"optimizer {name} must be a torch.optim.Optimizer or a function, got another class")
+    _refuse(found)
+    return name, found
+
+
+def _check_arguments(name: str, make: MakeOptimizer, args: Mapping[str, Any]) -> list[str]:
+    """The names of the arguments that it takes, beside the parameters and those it leaves open (``**kwargs``)."""
+    _, *arguments = inspect.signature(make).parameters.values()
+    known = [argument.name for argument in arguments if argument.kind is not argument.VAR_KEYWORD]
+    if len(known) < len(arguments):
+        return known
+    if "lr" not in known:
+        raise ConfigurationError(f"optimizer {name} must take lr, which schedules set, it takes {', '.join(known)}")
+    others = [key for key in known if key != "lr"]
     for key in args:
-        if key not in known_args:
-            raise ConfigurationError(f"optimizer {name} has no argument {key!r}; it takes {', '.join(known_args)}")
-    factory = partial(_build, optimizer_class, lr, dict(args))
-    check_optimizer(_build_once(name, factory, args))
-    return factory
+        if key not in others:
+            raise unknown_argument(f"optimizer {name}", key, others)
+    return known
 
 
-def _build(
-    optimizer_class: Callable[..., Optimizer],
-    lr: float,
-    args: dict[str, Any],
-    parameters: Iterable[tuple[str, Tensor]],
-) -> Optimizer:
-    return optimizer_class(parameters, lr=lr, **args)
+def _try_out(configured: ConfiguredOptimizer) -> None:
+    """Let a class check its arguments, those of the groups included, on a parameter that nobody needs."""
+    if not inspect.isclass(configured.make):
+        if configured.groups:
+            raise ConfigurationError(
+                f"groups must be left out with {configured.name}, a function: use psgd.param_groups in it"
+            )
+        return
+    made = _make_once(configured)
+    for pattern, options in configured.groups.items():
+        for option in options:
+            if option not in made.defaults:
+                raise unknown_argument(f"optimizer {configured.name}, group {pattern!r},", option, made.defaults)
+        own = {option: value for option, value in options.items() if option not in (configured.penalties or {})}
+        args = {**configured.args, **own}
+        _make_once(replace(configured, name=f"{configured.name}, group {pattern!r}", args=args, groups={}))
 
 
-def _build_once(name: str, factory: OptimizerFactory, args: Mapping[str, Any]) -> Optimizer:
-    """Let torch check the arguments, on a parameter that nobody needs."""
+def _make_once(configured: ConfiguredOptimizer) -> Optimizer:
+    weight = nn.Parameter(torch.zeros(2, 2))
+    made = configured([("weight", weight)])
+    if configured.make in OPTIMIZERS.values():  # some arguments are checked in the first step
+        weight.grad = torch.zeros_like(weight)
+        with _said_of(configured.name, configured.args):
+            made.step()
+    return made
+
+
+@contextmanager
+def _said_of(name: str, args: Mapping[str, Any]) -> Iterator[None]:
+    """Say which optimizer it is that does not take its arguments."""
     try:
-        return factory([("weight", nn.Parameter(torch.zeros(2, 2)))])
-    except (ValueError, TypeError, IndexError, RuntimeError) as error:  # torch checks with all of them
+        yield
+    except (AssertionError, IndexError, RuntimeError, TypeError, ValueError) as error:  # torch checks with all of them
         given = ", ".join(f"{key}={value!r}" for key, value in args.items())
-        raise ConfigurationError(f"optimizer {name}: {error}; got {given}") from None
+        raise ConfigurationError(f"optimizer {name}: {' '.join(str(error).split())}; got {given}") from error
 
 
 def check_optimizer(optimizer: object) -> None:
@@ -94,87 +227,12 @@ def check_optimizer(optimizer: object) -> None:
         raise ConfigurationError(
             f"optimizer: the factory must return a torch.optim.Optimizer, got {type(optimizer).__name__}"
         )
+    _refuse(type(optimizer))
+
+
+def _refuse(optimizer_class: type[Optimizer]) -> None:
     for refused, reason in REFUSED.items():
-        if isinstance(optimizer, refused):
+        if issubclass(optimizer_class, refused):
             raise ConfigurationError(
                 f"optimizer must not be {refused.__name__}: {reason}; use another one, such as adam"
             )
-
-
-def use_fused(optimizer: Optimizer) -> Form:
-    """Switch an optimizer to the fastest form of update that its class has: fused, else foreach.
-
-    The forms differ in the last bits, so whoever wants a shard's bits must call this, too. Groups whose user
-    chose a form keep it.
-
-    Returns:
-        The form in use; the slowest one where groups differ.
-    """
-    return min((_use_fused(group, optimizer.state) for group in optimizer.param_groups), key=FORMS.index)
-
-
-def _use_fused(group: dict[str, Any], state: Mapping[Tensor, Mapping[str, Any]]) -> Form:
-    chosen = group.get("fused") is not None or group.get("foreach") is not None
-    # Neither form can be differentiated through, and foreach takes no tensors for numbers.
-    unfit = group.get("differentiable", False) or any(isinstance(option, Tensor) for option in group.values())
-    if not chosen and not unfit:
-        if "fused" in group and all(
-            _may_be_fused(parameter, state.get(parameter, {})) for parameter in group["params"]
-        ):
-            group["fused"] = True
-        elif "foreach" in group:
-            group["foreach"] = True
-    return "fused" if group.get("fused") else "foreach" if group.get("foreach") else "plain"
-
-
-def _may_be_fused(parameter: Tensor, state: Mapping[str, Any]) -> bool:
-    """Adagrad makes its state at once, and on a GPU such that only the other forms can go on with it."""
-    beside = all(value.device == parameter.device for value in state.values() if isinstance(value, Tensor))
-    return parameter.is_floating_point() and beside
-
-
-def is_elementwise(factory: OptimizerFactory, shapes: Mapping[str, Sequence[int]]) -> bool:
-    """Whether an optimizer gives the same bits on slices of tensors as on the tensors.
-
-    Tried out rather than looked up by class, because a factory may give tensors other options by their shape
-    (weight decay for matrices only), which slices have lost. Three steps with small stand-ins for the model's
-    parameters, whole and cut in two, must end with the same bits. Whatever fails on the stand-ins counts as
-    not elementwise. The global random state is left alone.
-
-    Args:
-        factory: makes the optimizer from named parameters.
-        shapes: the trained parameters' shapes by name; stand-ins take over the number of dimensions.
-    """
-    with torch.random.fork_rng(devices=[]):
-        try:
-            whole = _train_probes(factory, shapes, cut=False)
-            sliced = _train_probes(factory, shapes, cut=True)
-        except Exception:  # the user's factory may raise anything; on the real tensors it will raise again
-            return False
-    return torch.equal(whole.view(torch.int32), sliced.view(torch.int32))
-
-
-def _train_probes(factory: OptimizerFactory, shapes: Mapping[str, Sequence[int]], *, cut: bool) -> Tensor:
-    """All stand-ins after three steps, flat, float32 (parameters * 385,)."""
-    torch.manual_seed(0)
-    generator = torch.Generator().manual_seed(0)
-    probes: list[tuple[str, nn.Parameter]] = []
-    for name, shape in shapes.items():
-        flat = torch.randn(math.prod(PROBE_SHAPE), generator=generator)
-        if not cut:
-            probes.append((name, nn.Parameter(flat.view(_probe_shape(len(shape))))))
-        else:
-            probes += [(name, nn.Parameter(flat[:PROBE_CUT])), (name, nn.Parameter(flat[PROBE_CUT:]))]
-    optimizer = factory(iter(probes))
-    use_fused(optimizer)
-    for scale in PROBE_GRADIENTS:
-        gradient = torch.randn(len(shapes) * math.prod(PROBE_SHAPE), generator=generator).mul_(scale)
-        pieces = torch.split(gradient, [probe.numel() for _, probe in probes])
-        for (_, probe), piece in zip(probes, pieces, strict=True):
-            probe.grad = piece.view(probe.shape)
-        optimizer.step()
-    return torch.cat([probe.detach().flatten() for _, probe in probes])
-
-
-def _probe_shape(dimensions: int) -> tuple[int, ...]:
-    return PROBE_SHAPE + (1,) * (dimensions - 2) if dimensions > 1 else (math.prod(PROBE_SHAPE),)

@@ -3,7 +3,7 @@
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import cast
+from typing import Any, TypeVar, cast
 
 from psgd.config import Job
 from psgd.core.ids import Boundary
@@ -16,6 +16,9 @@ from psgd.transport.state import read_state
 from psgd.worker.build import build_model, device_for
 from psgd.worker.replica import Replica
 
+Value = TypeVar("Value")
+EVALUATION_BATCH = 512
+
 
 @dataclass(frozen=True, slots=True)
 class Evaluated:
@@ -24,12 +27,14 @@ class Evaluated:
     Args:
         versions: of the snapshot, indexed by shard.
         metrics: by name: ``test_loss``, ``test_accuracy``.
+        arrays: metrics that are more than one number, as nested tuples: ``test_confusion_matrix``.
         seconds: of reading and measuring.
     """
 
     boundary: Boundary
     versions: tuple[int, ...]
     metrics: dict[str, float]
+    arrays: dict[str, Any]
     seconds: float
 
 
@@ -50,12 +55,14 @@ class Evaluator:
         """Read the boundary's snapshot, waiting for it if need be, and measure it."""
         began = time.perf_counter()
         job = self._job
-        memory, versions = read_state(self._connections, job.layout, job.parts(), boundary)
+        memory, versions = read_state(self._connections, job.layout, job.parts(), boundary, job.saves_measured)
         self._replica.memory.copy_(memory)
         self._replica.renew()
-        measured = evaluate(self._model, self._dataset, job.training.loss, EVALUATION_BATCH, self._device)
-        metrics = {f"test_{name}": value for name, value in measured.items()}
-        return Evaluated(boundary, versions, metrics, time.perf_counter() - began)
+        training = job.training
+        measured = evaluate(self._model, self._dataset, training.loss, EVALUATION_BATCH, self._device, training.metrics)
+        metrics, arrays = _of_test(measured.scalars), _of_test(measured.arrays)
+        return Evaluated(boundary, versions, metrics, arrays, time.perf_counter() - began)
 
 
-EVALUATION_BATCH = 512
+def _of_test(measured: dict[str, Value]) -> dict[str, Value]:
+    return {f"test_{name}": value for name, value in measured.items()}

@@ -1,10 +1,6 @@
-import sys
 from pathlib import Path
 
-import pytest
-
-from psgd.bench.scale_picture import check_drawable, draw
-from psgd.errors import ConfigurationError
+from psgd.bench.scale_picture import draw
 
 POINT = {
     "psgd_ms": 3.0,
@@ -19,14 +15,3 @@ def test_a_picture_is_drawn_from_the_figures(tmp_path: Path) -> None:
     series = {name: [{**POINT, name: 1}, {**POINT, name: 2}] for name in ("workers", "shards", "params")}
     draw({"series": series, "machine": {"psgd": "0.1.0", "cpu": "AMD", "cores": 2}}, tmp_path / "scale.png")
     assert (tmp_path / "scale.png").read_bytes().startswith(b"\x89PNG")
-
-
-def test_what_can_not_be_drawn_is_refused_beforehand(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    check_drawable(tmp_path / "scale.svg")
-    with pytest.raises(ConfigurationError, match=r"must end in one of .*png.*svg.*, got .*scale\.xyz"):
-        check_drawable(tmp_path / "scale.xyz")
-    with pytest.raises(ConfigurationError, match=r"wants the folder .*nowhere, which is not there"):
-        check_drawable(tmp_path / "nowhere" / "scale.png")
-    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
-    with pytest.raises(ConfigurationError, match=r"takes matplotlib: pip install 'psgd\[plots\]'"):
-        check_drawable(tmp_path / "scale.png")

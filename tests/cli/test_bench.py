@@ -137,7 +137,7 @@ def test_the_series_are_drawn_where_that_is_wanted(
         ("step --plane pigeon", "--plane must be auto, shm or rpc, got 'pigeon'"),
         ("train --batch-size 0", "batch_size must be >= 1, got 0"),
         ("train --data mnist", "data mnist needs the folder of its IDX files"),
-        ("train --model resnet", "model must be one of mlp, cnn, linear or my.pkg:factory, got 'resnet'"),
+        ("train --model resnet", "model must be one of cnn, linear, mlp, my.pkg:factory, got 'resnet'"),
         ("plane --mbytes 0", "mbytes must be >= 1, got 0"),
         ("plane --plane memory", "--plane must be rpc or shm, got 'memory'"),
         ("scale --workers 1,two", "workers must be whole numbers, got 1, two"),

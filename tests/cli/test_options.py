@@ -6,7 +6,7 @@ from typing import Any, Literal
 import pytest
 import yaml
 
-from psgd.cli.options import about, option, parse
+from psgd.cli.options import Entries, about, option, parse
 from psgd.errors import ConfigurationError
 
 
@@ -241,3 +241,54 @@ def test_help_has_every_option_under_its_heading(capsys: pytest.CaptureFixture[s
     assert re.search(r"--loud, --no-loud +say so\n", words)
     assert re.search(r"--polite, --no-polite +say please \(default: on\)\n", words)
     assert "derived" not in shown
+
+
+# ------------------------------------------------------------------ entries: one an option
+
+
+@dataclass(frozen=True, kw_only=True)
+class Searched:
+    space: Entries = field(default_factory=Entries, metadata=about("Search", "what to search", "NAME=DOMAIN"))
+    goal: Literal["min", "max"] | None = option(None, "Search", "less or more")
+
+
+def read_space(*argv: str, **environment: str) -> Entries:
+    return parse(Searched, "seek", argv, environment).space
+
+
+def test_entries_are_given_once_an_option_and_keep_their_commas() -> None:
+    assert read_space() == {}
+    assert read_space("--space", "lr=0.1,0.2", "--space=betas=[0.9,0.99], none") == {
+        "lr": "0.1,0.2",
+        "betas": "[0.9,0.99], none",
+    }
+
+
+def test_entries_of_one_text_are_separated_by_semicolons() -> None:
+    assert read_space(PSGD_SPACE="lr=0.1,0.2; mode = sync,async;") == {"lr": "0.1,0.2", "mode": "sync,async"}
+
+
+def test_entries_of_yaml_are_a_mapping_whose_values_stay_as_they_are(file: Path) -> None:
+    file.write_text("space:\n  lr: [0.1, 0.2]\n  mode: sync,async\n  shards: 2\n")
+    assert read_space("--config", "a.yaml") == {"lr": [0.1, 0.2], "mode": "sync,async", "shards": 2}
+
+
+@pytest.mark.parametrize("text", ["lr", "=0.1", "lr=", "lr=0.1;lr=0.2", "lr=0.1;mode"])
+def test_entries_that_can_not_be_read_are_refused(text: str) -> None:
+    with pytest.raises(ConfigurationError, match=r"^--space must be key=value, once for each key, got \['"):
+        read_space("--space", text)
+
+
+def test_printed_entries_read_back_as_the_same(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        read_space("--space", "lr=0.1,0.2", "--print_config")
+    file.write_text(capsys.readouterr().out)
+    assert read_space("--config", "a.yaml") == {"lr": "0.1,0.2"}
+
+
+def test_help_has_the_words_of_an_option_that_may_be_left_out(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        read_space("--help")
+    text = capsys.readouterr().out
+    assert "--goal min|max" in text
+    assert "--space NAME=DOMAIN" in text

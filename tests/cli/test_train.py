@@ -4,30 +4,43 @@ import re
 import struct
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, cast
 
 import pytest
+import torch
 
 from psgd.cli import main
-from psgd.cli.train import build_trainer, parse_straggler
+from psgd.cli.building import build_trainer, load_train, parse_straggler
+from psgd.cli.options import parse
 from psgd.cli.train_config import TrainConfig
-from psgd.config import Placement, Straggler
+from psgd.config import Clip, Placement, Straggler
 from psgd.core.modes import Async, Sync
+from psgd.data.batches import MapDataset
 from psgd.errors import ConfigurationError, ResourceError
 from psgd.runlog import Header, Record, read
-from psgd.training.callbacks import EarlyStopping
+from psgd.training.policies import EarlyStopping, ModelCheckpoint, Policies, ReduceLROnPlateau
 from tests.records import ITERATION
 
 FIGURES = {
     *("mode", "staleness", "backups", "workers", "slots", "shards", "steps", "pushes", "samples", "seconds"),
     *("samples_per_s", "train_loss", "test_loss", "test_accuracy", "weights_sha256", "lag", "dropped_samples"),
-    *("threads", "torch", "psgd", "max_clock_gap", "dropped_pushes", "stopped_early", "out"),
+    *(
+        "threads",
+        "torch",
+        "psgd",
+        "max_clock_gap",
+        "dropped_pushes",
+        "nonfinite_pushes",
+        "arrays",
+        "stopped_early",
+        "out",
+    ),
 }
 OWN_MODELS = """
 from torch import nn
 
-def small(shape, classes):
-    return nn.Sequential(nn.Flatten(), nn.Linear(64, classes))
+def small(shape, outputs):
+    return nn.Sequential(nn.Flatten(), nn.Linear(64, outputs))
 
 def empty():
     return nn.ReLU()
@@ -87,9 +100,10 @@ def test_a_bounded_asynchronous_run_stays_within_its_bound(capsys: pytest.Captur
 def test_without_json_a_table_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
     assert train("--steps", "2", "--out", "run") == 0
     lines = capsys.readouterr().out.splitlines()
-    assert "steps            2" in lines
-    assert "lag              mean 0.00, max 0" in lines
-    assert "out              run" in lines
+    assert "steps             2" in lines
+    assert "lag               mean 0.00, max 0" in lines
+    assert "out               run" in lines
+    assert not any(line.startswith("arrays") for line in lines)
 
 
 def test_a_run_that_diverged_still_prints_json(capsys: pytest.CaptureFixture[str]) -> None:
@@ -111,7 +125,7 @@ def test_the_log_says_what_was_asked_for() -> None:
 def test_an_interrupted_run_says_where_its_log_is(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def interrupted(job: Any, initial: Any, stopping: Any, observe: Callable[[Record], None]) -> NoReturn:
+    def interrupted(job: Any, initial: Any, policies: Any, observe: Callable[[Record], None], keep: Any) -> NoReturn:
         observe(ITERATION)
         raise KeyboardInterrupt
 
@@ -139,6 +153,9 @@ def test_a_dry_run_tells_the_plan_and_writes_nothing(capsys: pytest.CaptureFixtu
         "evaluate_every": 22,
         "tensors": 4,
         "parameters": 64 * 128 + 128 + 128 * 10 + 10,
+        "optimizer": "Adam",
+        "schedule": None,
+        "loss": "CrossEntropy(weight=None, label_smoothing=0.0)",
         "layout": "sliced",
         "bytes_a_shard": plan["bytes_a_shard"],
         "plane": "auto",
@@ -208,7 +225,7 @@ def test_every_option_reaches_the_trainer() -> None:
     assert training.stragglers == (Straggler(0, factor=3.0), Straggler(5, delay_s=0.05))
     assert job.shard_device == "cuda"
     assert plan.placement == Placement(cpus_per_worker=0.5, gpus_per_worker=0.25, gpus_per_shard=0.5, strategy="SPREAD")
-    assert plan.stopping == EarlyStopping(patience=4)
+    assert plan.policies.stopping == EarlyStopping(patience=4)
     assert (plan.job.plane, plan.out) == ("rpc", Path("run"))
     optimizer = job.optimizer(job.model().named_parameters())
     assert (optimizer.defaults["lr"], optimizer.defaults["momentum"]) == (0.25, 0.5)
@@ -248,11 +265,34 @@ def test_a_malformed_straggler_is_refused(text: str) -> None:
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ("--model resnet", ["model must be one of mlp, cnn, linear or my.pkg:factory", "'resnet'"]),
+        ("--model resnet", ["model must be one of cnn, linear, mlp, my.pkg:factory", "'resnet'"]),
         ("--model psgd_test_models:none", ["psgd_test_models", "'none'"]),
         ("--model no.such:model", ["no.such:model", "can not import"]),
         ("--model psgd_test_models:empty", ["model: ReLU must have at least one parameter", "got none"]),
-        ("--data cifar", ["data must be one of digits, mnist, fashion-mnist", "'cifar'"]),
+        ("--data cifar", ["data must be one of digits, diabetes, mnist, fashion-mnist", "'cifar'"]),
+        ("--optimizer adm", ["optimizer must be one of adadelta, ", "did you mean adam", "'adm'"]),
+        ("--optimizer lbfgs", ["optimizer must not be LBFGS: it evaluates the loss again"]),
+        ("--optimizer-args beta=1", ["optimizer adam has no argument 'beta'", "did you mean betas?"]),
+        ("--groups *weigth=lr=1", ["groups: pattern '*weigth' must match a parameter, the model has 1.weight"]),
+        ("--groups *bias=lr", ["groups *bias must be a list of key=value, separated by commas, got 'lr'"]),
+        ("--l1 -1", ["l1 must be a finite number >= 0, got -1.0"]),
+        ("--clip-norm 1 --clip-value 1", ["clip_value must be left out with clip_norm"]),
+        ("--clip-norm 0", ["clip norm must be a finite number > 0, got 0.0"]),
+        ("--on-nonfinite stop", ["--on-nonfinite must be skip or fail, got 'stop'"]),
+        ("--schedule cosin", ["schedule must be one of ", "did you mean cosine", "'cosin'"]),
+        ("--schedule cosine", ["schedule cosine", "T_max"]),
+        ("--schedule plateau", ["plateau"]),
+        ("--warmup-steps -1", ["warmup_steps must be a whole number >= 0, got -1"]),
+        ("--plateau patiens=1", ["plateau has no argument 'patiens'", "did you mean patience?"]),
+        ("--plateau factor=2", ["factor must be > 0 and < 1, got 2"]),
+        ("--loss cross-entropie", ["loss must be one of ", "did you mean cross-entropy", "'cross-entropie'"]),
+        ("--loss-args smoothing=0.1", ["loss cross-entropy has no argument 'smoothing'", "label_smoothing"]),
+        ("--metrics f2", ["metric must be one of ", "'f2'", "f1"]),
+        ("--metrics rmse", ["metric rmse"]),
+        ("--data diabetes --metrics auroc", ["metric auroc"]),
+        ("--data diabetes --model cnn", ["model cnn needs inputs of shape (C, H, W)"]),
+        ("--limit 1438", ["limit must be <= 1437, the training samples of digits, got 1438"]),
+        ("--limit 0", ["limit must be >= 1, got 0"]),
         ("--data mnist", ["data mnist needs the folder of its IDX files", "--data-dir"]),
         ("--data mnist --data-dir nowhere", ["nowhere/train-images-idx3-ubyte.gz", "found no file"]),
         ("--workers 0", ["workers must be >= 1, got 0"]),
@@ -396,3 +436,76 @@ def test_a_model_that_breaks_is_one_line_that_names_the_users_own(
         capsys.readouterr().err,
     )
     assert "run" not in entries(here)
+
+
+# ------------------------------------------------------------------ everything around an optimizer
+
+
+def test_every_option_around_the_optimizer_reaches_the_plan() -> None:
+    words = (
+        "--optimizer adamw --optimizer-args weight_decay=0.5 --groups 1.*=lr=0.25 --no-decay-biases --l1 0.125 "
+        "--decay 1 --clip-value 2 --on-nonfinite fail --schedule step --schedule-args step_size=3 --warmup-steps 4 "
+        "--plateau patience=2,factor=0.5 --patience 4 --monitor test_accuracy --keep-best --limit 100 "
+        "--loss-args label_smoothing=0.5 --metrics accuracy,f1:average=macro,top3 --out run"
+    )
+    plan = build_trainer(parse(TrainConfig, "psgd train", words.split(), {})).plan()
+    job = plan.job
+    made = job.optimizer(job.model().named_parameters())
+    groups = [{k: group[k] for k in ("lr", "weight_decay", "l1", "decay")} for group in made.param_groups]
+    usual = {"lr": 0.002, "weight_decay": 0.5, "l1": 0.125, "decay": 1.0}
+    assert groups == [usual, {**usual, "lr": 0.25}, {**usual, "weight_decay": 0.0, "decay": 0.0}]
+    assert [group["param_names"] for group in made.param_groups] == [["3.weight"], ["1.weight", "1.bias"], ["3.bias"]]
+    assert (job.clip, job.on_nonfinite, job.saves_measured) == (Clip(value=2.0), "fail", True)
+    assert job.schedule is not None
+    assert job.schedule(made).get_last_lr()[0] == 0.002 / 4
+    assert plan.policies == Policies(
+        EarlyStopping("test_accuracy", 4, "max"),
+        ReduceLROnPlateau("test_accuracy", "max", factor=0.5, patience=2),
+        ModelCheckpoint("test_accuracy", "max"),
+        lr=0.25,
+    )
+    assert job.data is not None
+    assert len(cast(MapDataset, job.data())) == 100
+    assert plan.settings["metrics"] == ["accuracy", "f1_macro", "top3"]
+
+
+def test_the_samples_of_a_limit_are_drawn_with_the_seed() -> None:
+    few = [load_train("digits", None, 50, seed).batch(torch.arange(50))[1].tolist() for seed in (0, 0, 1)]
+    assert few[0] == few[1] != few[2]
+    assert len(set(few[0])) == 10
+
+
+def test_a_regression_is_learnt_end_to_end(capsys: pytest.CaptureFixture[str]) -> None:
+    assert train("--data", "diabetes", "--lr", "0.01", "--epochs", "8", "--json", "--out", "run") == 0
+    figures = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert figures["test_accuracy"] is None
+    assert figures["test_r2"] >= 0.4
+    assert figures["test_rmse"] ** 2 == pytest.approx(figures["test_loss"], rel=1e-5)
+
+
+def test_a_confusion_matrix_is_printed_by_rows(capsys: pytest.CaptureFixture[str]) -> None:
+    assert train("--steps", "2", "--metrics", "confusion-matrix", "--out", "run") == 0
+    captured = capsys.readouterr()
+    lines = captured.out.splitlines()
+    at = lines.index("test_confusion_matrix")
+    rows = [[int(number) for number in line.split()] for line in lines[at + 1 : at + 11]]
+    assert [len(row) for row in rows] == [10] * 10
+    assert sum(map(sum, rows)) == 360
+
+
+def test_the_schedule_is_drawn_without_training(capsys: pytest.CaptureFixture[str], here: Path) -> None:
+    words = ("--dry-run", "--plot", "--schedule", "cosine", "--schedule-args", "T_max=100", "--warmup-steps", "10")
+    assert main(["train", *words], {}) == 0
+    assert entries(here) == ["schedule.png"]
+    assert (here / "schedule.png").read_bytes().startswith(b"\x89PNG")
+    assert "psgd: the schedule is drawn in schedule.png" in capsys.readouterr().err
+
+
+def test_a_gradient_with_nan_ends_a_run_that_is_to_fail_of_it(capsys: pytest.CaptureFixture[str]) -> None:
+    options = ("--optimizer", "sgd", "--lr", "1e38", "--steps", "9", "--on-nonfinite", "fail", "--out", "run")
+    assert train(*options) == 1
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert "closed without an update: NaN or Inf from slot" in last
+    assert last.endswith(
+        "lower the learning rate or clip gradients, or let such iterations pass with on_nonfinite skip"
+    )

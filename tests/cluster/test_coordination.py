@@ -12,14 +12,14 @@ from psgd.core.ids import Boundary, Incarnation, Step
 from psgd.core.modes import Rules, Sync
 from psgd.errors import ConfigurationError
 from psgd.runlog import Notice
-from psgd.training.callbacks import EarlyStopping
+from psgd.training.policies import EarlyStopping, Policies
 
 RULES = Rules(Sync(), slots=1, shards=1, steps=3, evaluate_every=1)
 
 
 def host(monitor: str = "test_loss") -> CoordinatorHost:
-    stopping = EarlyStopping(monitor, patience=1)
-    return CoordinatorHost(Coordinator(RULES, 1, True, stopping, max_failures=0, lease_s=30.0))
+    policies = Policies(EarlyStopping(monitor, patience=1))
+    return CoordinatorHost(Coordinator(RULES, 1, True, policies, max_failures=0, lease_s=30.0))
 
 
 def test_a_decision_is_collected_once() -> None:

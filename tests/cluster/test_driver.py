@@ -9,7 +9,7 @@ from psgd.cluster.driver import _Driver
 from psgd.coordinator.coordinator import ReplaceWorker
 from psgd.core.membership import Membership
 from psgd.errors import LostError, ResourceError
-from tests.jobs import make_job
+from tests.jobs import keep_nothing, make_job
 from tests.worker.own_loops import KEY
 
 
@@ -39,7 +39,7 @@ def test_that_a_new_worker_can_not_connect_is_heard_before_what_comes_of_it(
     error: Exception, heard: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fleet: Any = Fleet()
-    driver = _Driver(make_job(), fleet, KEY, lambda record: None)
+    driver = _Driver(make_job(), fleet, KEY, lambda record: None, keep_nothing)
     driver._perform(ReplaceWorker(0, Membership.first(slots=1, workers=1), "its process is gone"))
     assert list(driver._pending) == ["opens", "runs"]
 

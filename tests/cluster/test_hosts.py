@@ -29,4 +29,4 @@ def test_the_evaluator_reads_snapshots_through_the_best_door_that_is_open(plane:
         for connection in host._evaluator._connections:
             connection.close()
     assert (evaluated.boundary, evaluated.versions) == (0, (0, 0))
-    assert evaluated.metrics == {f"test_{name}": value for name, value in expected.items()}
+    assert evaluated.metrics == {f"test_{name}": value for name, value in expected.scalars.items()}

@@ -14,8 +14,9 @@ from psgd.config import Placement
 from psgd.core.modes import Sync
 from psgd.errors import ResourceError
 from psgd.runlog import Iteration, Record
+from psgd.training.policies import Policies
 from psgd.transport.flat import sha256, tensors_of
-from tests.jobs import first_model, make_job
+from tests.jobs import first_model, keep_nothing, make_job
 
 pytestmark = pytest.mark.ray
 
@@ -42,8 +43,8 @@ def test_shards_and_spread_workers_lie_on_both_nodes_and_the_bits_are_the_same()
 
     job = make_job(mode=Sync(), workers=2, shards=2)
     first = tensors_of(first_model(job.model))
-    outcome = cluster.run(job, Placement(strategy="SPREAD"), first, None, look)
-    alone = inprocess.run(make_job(mode=Sync()), first, None, look)
+    outcome = cluster.run(job, Placement(strategy="SPREAD"), first, Policies(), look, keep_nothing)
+    alone = inprocess.run(make_job(mode=Sync()), first, Policies(), look, keep_nothing)
     assert [len(nodes) for nodes in nodes_of_groups] == [2, 2]
     assert sha256(outcome.weights) == sha256(alone.weights)
 
@@ -53,4 +54,4 @@ def test_a_process_that_no_node_can_hold_is_refused_with_what_the_nodes_have(mon
     job = make_job(mode=Sync(), workers=1, shards=1)
     first = tensors_of(first_model(job.model))
     with pytest.raises(ResourceError, match=r"no place for 1 workers of \{'CPU': 3.*its nodes have .*'CPU': 2.0"):
-        cluster.run(job, Placement(cpus_per_worker=3), first, None, lambda _: None)
+        cluster.run(job, Placement(cpus_per_worker=3), first, Policies(), lambda _: None, keep_nothing)

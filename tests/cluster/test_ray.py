@@ -4,8 +4,9 @@ import logging
 import os
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import psutil
@@ -14,24 +15,26 @@ import ray
 import torch
 
 from psgd import cluster, inprocess
-from psgd.config import Job, Placement, Straggler, Training
+from psgd.config import Clip, Job, Placement, Straggler, Training
+from psgd.coordinator.coordinator import SaveSnapshot
 from psgd.core.modes import Async, Mode, Rules, Sync
 from psgd.data.datasets import load
 from psgd.errors import LostError, ResourceError
 from psgd.runlog import Evaluation, Iteration, Notice, Record
 from psgd.training.models import resolve_model
 from psgd.training.optimizers import resolve_optimizer
+from psgd.training.policies import ModelCheckpoint, Policies, ReduceLROnPlateau
 from psgd.transport.base import Connection
 from psgd.transport.flat import layout_of, sha256, tensors_of
 from psgd.transport.planes import connect
 from psgd.transport.shm import ShmConnection
-from tests.jobs import NormAndDropout, first_model, make_job
+from tests.jobs import NormAndDropout, first_model, keep_nothing, make_job
 from tests.test_bitwise import OPTIMIZERS, reference
 
 pytestmark = [pytest.mark.ray, pytest.mark.xdist_group("ray")]
 
 DIGITS = load("digits", None)
-MODEL = resolve_model("mlp", DIGITS.shape, DIGITS.classes)
+MODEL = resolve_model("mlp", DIGITS.shape, DIGITS.outputs)
 
 
 def train_digits() -> torch.utils.data.Dataset[object]:
@@ -87,8 +90,8 @@ def test_sync_run_has_the_bits_of_the_in_process_one_and_logs_every_iteration(mo
 
     monkeypatch.setattr("psgd.cluster.driver.connect", note)
     records: list[Record] = []
-    outcome = cluster.run(job(Sync()), Placement(), weights(), None, records.append)
-    alone = inprocess.run(job(Sync(), workers=1, shards=1), weights(), None, ignore)
+    outcome = cluster.run(job(Sync()), Placement(), weights(), Policies(), records.append, keep_nothing)
+    alone = inprocess.run(job(Sync(), workers=1, shards=1), weights(), Policies(), ignore, keep_nothing)
     assert sha256(outcome.weights) == sha256(alone.weights)
     assert [type(connection) for connection in asked] == [ShmConnection, ShmConnection]
     assert outcome.versions == (30, 30)
@@ -105,7 +108,33 @@ def test_sync_run_has_the_bits_of_the_in_process_one_and_logs_every_iteration(mo
 def test_buffers_dropout_and_adam_have_the_bits_of_the_plain_reference_over_rpc() -> None:
     job = make_job(NormAndDropout, workers=4, shards=3, optimizer=OPTIMIZERS["adam"])
     first = tensors_of(first_model(job.model))
-    assert sha256(cluster.run(job, Placement(), first, None, ignore).weights) == reference(job)
+    assert sha256(cluster.run(job, Placement(), first, Policies(), ignore, keep_nothing).weights) == reference(job)
+
+
+def test_clipping_plateau_and_checkpoints_have_the_bits_of_the_in_process_run() -> None:
+    """Shards measure the mean together, evaluations lower the learning rate, snapshots come to the driver."""
+    policies = Policies(None, ReduceLROnPlateau(patience=0, threshold=0.9), ModelCheckpoint(), lr=0.05)
+    kept: list[list[str]] = []
+    hashes = []
+    for run, shards in ((partial(cluster.run, placement=Placement()), 3), (inprocess.run, 1)):
+        clipped = job(Sync(), shards=shards)
+        rules = replace(clipped.rules, clip_norm=0.5)
+        clipped = replace(clipped, rules=rules, clip=Clip(norm=0.5), saves_measured=True)
+        saved: list[str] = []
+        records: list[Record] = []
+
+        def keep(decision: SaveSnapshot, weights: Mapping[str, torch.Tensor], saved: list[str] = saved) -> None:
+            saved.append(f"{decision.step} {decision.names} {sha256(dict(weights))}")
+
+        outcome = run(clipped, initial=weights(), policies=policies, observe=records.append, keep=keep)
+        hashes.append(sha256(outcome.weights))
+        kept.append(saved)
+        factors = [r.lr_factor for r in records if isinstance(r, Evaluation)]
+        assert factors == pytest.approx([1.0, 0.1, 0.01])
+        assert all(r.clip_scale < 1 for r in records if isinstance(r, Iteration) and r.step < 5)
+    assert hashes[0] == hashes[1]
+    assert kept[0] == kept[1]
+    assert len(kept[0]) == 3
 
 
 def processes_of(host: str) -> list[psutil.Process]:
@@ -131,8 +160,8 @@ def test_killed_worker_is_replaced_and_the_bits_stay() -> None:
             killed.append(kill_a_worker())
 
     slow = (Straggler(slot=0, delay_s=0.05),)
-    outcome = cluster.run(job(Sync(), stragglers=slow), Placement(), weights(), None, kill_once)
-    alone = inprocess.run(job(Sync(), workers=1, shards=1), weights(), None, ignore)
+    outcome = cluster.run(job(Sync(), stragglers=slow), Placement(), weights(), Policies(), kill_once, keep_nothing)
+    alone = inprocess.run(job(Sync(), workers=1, shards=1), weights(), Policies(), ignore, keep_nothing)
     assert killed
     notices = [r.text for r in records if isinstance(r, Notice)]
     assert notices[0] == "Ray is there: starting 2 shards and 2 workers"
@@ -150,7 +179,7 @@ def test_killed_worker_ends_the_run_when_failures_are_not_allowed() -> None:
 
     slow = (Straggler(slot=0, delay_s=0.05),)
     with pytest.raises(LostError, match=r"worker \d was lost .* max_failures is 0"):
-        cluster.run(job(Sync(), stragglers=slow), Placement(max_failures=0), weights(), None, kill)
+        cluster.run(job(Sync(), stragglers=slow), Placement(max_failures=0), weights(), Policies(), kill, keep_nothing)
 
 
 def test_a_lost_shard_is_named_also_by_who_asks_it_before_ray_has_noticed() -> None:
@@ -166,14 +195,16 @@ def test_a_lost_shard_is_named_also_by_who_asks_it_before_ray_has_noticed() -> N
             assert not alive
 
     with pytest.raises(LostError, match=r"^shard [01] was lost, and with it its weights: "):
-        cluster.run(job(Sync(), steps=1000), Placement(), weights(), None, kill)
+        cluster.run(job(Sync(), steps=1000), Placement(), weights(), Policies(), kill, keep_nothing)
     assert len(shards) == 2
     wait_until_nothing_is_reserved()
 
 
 def test_async_run_keeps_the_bound_and_counts_every_iteration() -> None:
     slow = (Straggler(slot=1, delay_s=0.03),)
-    outcome = cluster.run(job(Async(staleness=2), workers=4, stragglers=slow), Placement(), weights(), None, ignore)
+    outcome = cluster.run(
+        job(Async(staleness=2), workers=4, stragglers=slow), Placement(), weights(), Policies(), ignore, keep_nothing
+    )
     assert outcome.figures.max_clock_gap <= 2
     assert outcome.versions == (120, 120)
     assert outcome.figures.accepted == 120
@@ -181,7 +212,9 @@ def test_async_run_keeps_the_bound_and_counts_every_iteration() -> None:
 
 def test_async_run_without_a_bound_leaves_the_straggler_behind() -> None:
     slow = (Straggler(slot=1, delay_s=0.1),)
-    outcome = cluster.run(job(Async(), workers=4, stragglers=slow), Placement(), weights(), None, ignore)
+    outcome = cluster.run(
+        job(Async(), workers=4, stragglers=slow), Placement(), weights(), Policies(), ignore, keep_nothing
+    )
     assert outcome.figures.max_clock_gap > 2
     assert sum(outcome.figures.clocks) == 120
 
@@ -190,7 +223,7 @@ def test_backup_drops_the_slow_slot_all_shards_agree_and_nothing_stays_reserved(
     slow = (Straggler(slot=3, delay_s=0.1),)
     records: list[Record] = []
     backup = job(Sync(backups=1), workers=4, stragglers=slow)
-    outcome = cluster.run(backup, Placement(), weights(), None, records.append)
+    outcome = cluster.run(backup, Placement(), weights(), Policies(), records.append, keep_nothing)
     late = [r.slot for r in records if isinstance(r, Iteration) and r.status == "late"]
     assert late.count(3) > len(late) / 2  # now and then the machine makes another slot the slowest
     assert outcome.figures.dropped == 30
@@ -205,12 +238,12 @@ def test_error_in_user_code_keeps_its_type_and_message() -> None:
     bad = job(Sync())
     bad = replace(bad, training=replace(bad.training, loss=broken))
     with pytest.raises(ZeroDivisionError, match="the user's own loss"):
-        cluster.run(bad, Placement(), weights(), None, ignore)
+        cluster.run(bad, Placement(), weights(), Policies(), ignore, keep_nothing)
 
 
 def test_too_little_is_refused_before_anything_starts() -> None:
     with pytest.raises(ResourceError, match=r"needs 34 CPUs .* the Ray cluster in all has 8"):
-        cluster.run(job(Sync()), Placement(cpus_per_worker=16), weights(), None, ignore)
+        cluster.run(job(Sync()), Placement(cpus_per_worker=16), weights(), Policies(), ignore, keep_nothing)
 
 
 def wait_until_nothing_is_reserved() -> None:

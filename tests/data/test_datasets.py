@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from psgd.data.datasets import load, load_digits
+from psgd.data.datasets import Moments, load, load_diabetes, load_digits
 from psgd.errors import ConfigurationError, DataError
 
 
@@ -45,7 +45,7 @@ def test_digits_are_the_original_ones() -> None:
 
 def test_digits_are_split_once_and_for_all() -> None:
     split = load("digits")
-    assert (len(split.train), len(split.test), split.classes, split.shape) == (1437, 360, 10, (1, 8, 8))
+    assert (len(split.train), len(split.test), split.outputs, split.shape) == (1437, 360, 10, (1, 8, 8))
     train_inputs, train_labels = split.train.batch(torch.arange(1437))
     test_inputs, test_labels = split.test.batch(torch.arange(360))
     assert train_labels[:10].tolist() == [2, 8, 2, 6, 6, 7, 1, 9, 8, 5]
@@ -59,6 +59,57 @@ def test_train_inputs_are_standardized() -> None:
     assert inputs.dtype == torch.float32
     assert abs(float(inputs.mean())) < 1e-3
     assert abs(float(inputs.std()) - 1) < 1e-3
+
+
+def test_diabetes_is_the_original_one() -> None:
+    content = resources.files("psgd.data").joinpath("diabetes.csv.gz").read_bytes()
+    assert hashlib.sha256(content).hexdigest() == "20144a723972df71b229f4239cbb99f52c295cb3d2b901e10663fd8e278e6d2e"
+    features, progression = load_diabetes()
+    assert features[0].tolist() == [59, 2, 32.1, 101, 157, 93.2, 38, 4, 4.8598, 87]
+    assert (features.shape, progression.shape) == ((442, 10), (442, 1))
+    assert progression[:3, 0].tolist() == [151, 75, 141]
+    assert (float(progression.min()), float(progression.max())) == (25, 346)
+    assert progression.sum() == 67_243
+
+
+def test_diabetes_is_a_regression_that_is_split_once_and_for_all() -> None:
+    split = load("diabetes")
+    assert (len(split.train), len(split.test)) == (353, 89)
+    assert (split.outputs, split.shape, split.regression) == (1, (10,), True)
+    drawn = torch.cat([part.batch(torch.arange(len(part)))[0] for part in (split.train, split.test)])
+    assert np.unique(drawn.numpy(), axis=0).shape == (442, 10)
+    assert not load("digits").regression
+
+
+def test_a_table_is_standardized_by_what_it_is_trained_with() -> None:
+    split = load("diabetes")
+    inputs, targets = split.train.batch(torch.arange(353))
+    assert (inputs.dtype, targets.dtype) == (torch.float32, torch.float32)
+    assert (inputs.shape, targets.shape) == ((353, 10), (353, 1))
+    for columns in (inputs, targets):
+        torch.testing.assert_close(columns.mean(dim=0), torch.zeros(columns.shape[1]), atol=1e-6, rtol=0)
+        torch.testing.assert_close(columns.std(dim=0, correction=0), torch.ones(columns.shape[1]))
+    _, test_targets = split.test.batch(torch.arange(89))
+    _, progression = load_diabetes()
+    restored = test_targets.double() * 75.5329 + 152.0737
+    assert set(restored.round().flatten().tolist()) <= set(progression.flatten().tolist())
+
+
+def test_moments_are_those_of_the_columns() -> None:
+    moments = Moments.of(torch.tensor([[1.0, 0.0], [3.0, 4.0]], dtype=torch.float64))
+    assert moments(torch.tensor([3.0, -2.0])).tolist() == [1.0, -2.0]
+
+
+def test_the_best_line_explains_half_of_diabetes() -> None:
+    split = load("diabetes")
+    (inputs, targets), (test_inputs, test_targets) = (
+        part.batch(torch.arange(len(part))) for part in (split.train, split.test)
+    )
+    line = torch.linalg.lstsq(inputs, targets).solution
+    unexplained = (test_inputs @ line - test_targets).square().sum() / (
+        test_targets - test_targets.mean()
+    ).square().sum()
+    assert 1 - float(unexplained) == pytest.approx(0.595, abs=1e-3)
 
 
 def test_a_batch_is_the_stack_of_its_samples() -> None:
@@ -79,7 +130,7 @@ def test_torchs_own_loader_takes_the_data_sets() -> None:
 
 def test_mnist_is_read_from_its_four_files(mnist_dir: Path) -> None:
     split = load("mnist", mnist_dir)
-    assert (len(split.train), len(split.test), split.classes, split.shape) == (3, 2, 10, (1, 28, 28))
+    assert (len(split.train), len(split.test), split.outputs, split.shape) == (3, 2, 10, (1, 28, 28))
     image, label = split.test[1]
     assert label == 8
     assert image.shape == (1, 28, 28)
@@ -97,7 +148,11 @@ def test_files_need_not_be_gzipped(mnist_dir: Path) -> None:
 def test_an_unknown_name_is_refused() -> None:
     with pytest.raises(ConfigurationError, match=r"^data digits needs no folder, got data_dir somewhere; is data"):
         load("digits", "somewhere")
-    with pytest.raises(ConfigurationError, match=r"^data must be one of digits, mnist, fashion-mnist, got 'x'$"):
+    with pytest.raises(ConfigurationError, match=r"^data diabetes needs no folder"):
+        load("diabetes", "somewhere")
+    with pytest.raises(
+        ConfigurationError, match=r"^data must be one of digits, diabetes, mnist, fashion-mnist, got 'x'$"
+    ):
         load("x")
 
 

@@ -15,8 +15,9 @@ from psgd.shard.lane import Gradient
 from psgd.shard.state import ShardState
 from psgd.shard.workplace import InPlace, MakeWorkplace, OnDevice, workplace_on
 from psgd.training.optimizers import resolve_optimizer
+from psgd.training.policies import Policies
 from psgd.transport.flat import allocate, sha256, tensors_of
-from tests.jobs import CNN, MLP, SGD, NormAndDropout, first_model, make_job
+from tests.jobs import CNN, MLP, SGD, NormAndDropout, first_model, keep_nothing, make_job
 
 CPU = torch.device("cpu")
 PUSHED, FROZEN = 8, 4
@@ -170,7 +171,7 @@ def test_an_update_with_other_gradients_than_those_announced_reads_these() -> No
 
 
 def run(job: Job) -> str:
-    outcome = inprocess.run(job, tensors_of(first_model(job.model)), None, lambda record: None)
+    outcome = inprocess.run(job, tensors_of(first_model(job.model)), Policies(), lambda record: None, keep_nothing)
     return sha256(outcome.weights)
 
 

@@ -151,7 +151,8 @@ def test_absurd_number_is_refused(request_: Any, where: str, number: int) -> Non
 @pytest.mark.parametrize("number", [-1.0, float("nan"), float("inf")])
 @pytest.mark.parametrize("name", ["norm", "lr_factor"])
 def test_a_size_that_is_none_is_refused(name: str, number: float) -> None:
-    push = shard_pb2.Push(**{"norm": 1.0, "lr_factor": 1.0, name: number})
+    push = shard_pb2.Push(norm=1.0, lr_factor=1.0)
+    setattr(push, name, number)
     with pytest.raises(PeerError, match=rf"Push\.{name} is absurd: expected a finite number >= 0, got {number}"):
         wire.request_of(shard_pb2.Request(push=push))
 

@@ -10,13 +10,14 @@ from psgd.config import Job
 from psgd.core.layout import Layout, Role, TensorSpec
 from psgd.core.modes import Async, Sync
 from psgd.runlog import Iteration, Record
+from psgd.training.policies import Policies
 from psgd.transport.flat import allocate, layout_of, sha256, tensors_of, views
 from psgd.transport.wire_format import JobWire
 from psgd.worker import outgoing, replica
 from psgd.worker.device_gradient import DeviceGradient
 from psgd.worker.device_weights import WeightsOnDevice
 from psgd.worker.gradient import SlotGradient
-from tests.jobs import CNN, MLP, NormAndDropout, first_model, make_job
+from tests.jobs import CNN, MLP, NormAndDropout, first_model, keep_nothing, make_job
 from tests.worker.hand_driven import HandDrivenStream, PromptStream
 from tests.worker.own_loops import shards_of
 
@@ -285,7 +286,7 @@ def as_on_a_device(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
 
 def run(job: Job) -> tuple[str, list[tuple[int, int, float]]]:
     records: list[Record] = []
-    outcome = inprocess.run(job, tensors_of(first_model(job.model)), None, records.append)
+    outcome = inprocess.run(job, tensors_of(first_model(job.model)), Policies(), records.append, keep_nothing)
     losses = [(each.step, each.slot, each.loss or 0.0) for each in records if isinstance(each, Iteration)]
     return sha256(outcome.weights), sorted(losses)
 

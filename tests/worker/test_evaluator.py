@@ -6,7 +6,7 @@ import torch
 from psgd.core.ids import Boundary
 from psgd.core.modes import Async
 from psgd.errors import InternalError, LostError
-from psgd.training.metrics import evaluate
+from psgd.training.metrics import evaluate, resolve_metrics
 from psgd.worker.evaluator import Evaluated, Evaluator
 from tests.jobs import SLOTS, STEPS, NormAndDropout, Parties, first_model, images, make_job, plan_of
 from tests.reference import train_reference
@@ -24,7 +24,7 @@ def expected_after(parties: Parties, steps: int) -> dict[str, float]:
     every_slot = dict.fromkeys(range(steps), tuple(range(SLOTS)))
     train_reference(model, images(), job.training.loss, job.optimizer, None, plan_of(job), every_slot)
     measured = evaluate(model, images(), job.training.loss, 512, torch.device("cpu"))
-    return {f"test_{name}": value for name, value in measured.items()}
+    return {f"test_{name}": value for name, value in measured.scalars.items()}
 
 
 def test_a_snapshot_is_measured_as_it_was_though_training_has_gone_on() -> None:
@@ -35,7 +35,7 @@ def test_a_snapshot_is_measured_as_it_was_though_training_has_gone_on() -> None:
         done = evaluator.evaluate(Boundary(boundary))
         assert done.seconds > 0
         assert replace(done, seconds=0.0) == Evaluated(
-            Boundary(boundary), (step, step), expected_after(parties, step), 0.0
+            Boundary(boundary), (step, step), expected_after(parties, step), {}, 0.0
         )
 
 
@@ -69,6 +69,15 @@ def test_on_arrival_the_versions_of_all_shards_are_named() -> None:
     parties = Parties(job)
     parties.exhaust(0)
     assert Evaluator(job, parties.connections).evaluate(Boundary(1)).versions == (SLOTS, SLOTS)
+
+
+def test_metrics_that_are_more_than_a_number_come_as_arrays() -> None:
+    job = make_job(steps=1, evaluation_data=images)
+    job = replace(job, training=replace(job.training, metrics=resolve_metrics(["confusion-matrix", "top3"])))
+    done = Evaluator(job, Parties(job).connections).evaluate(Boundary(0))
+    assert done.metrics.keys() == {"test_loss", "test_top3"}
+    assert done.arrays.keys() == {"test_confusion_matrix"}
+    assert sum(map(sum, done.arrays["test_confusion_matrix"])) == len(images())
 
 
 def test_a_job_without_evaluation_data_has_no_evaluator() -> None:

@@ -14,11 +14,12 @@ from psgd.core.messages import Join, Joined, Status
 from psgd.core.modes import Async, Mode, Sync
 from psgd.errors import ConfigurationError, LostError, RunEnded
 from psgd.runlog import Record
+from psgd.training.policies import Policies
 from psgd.transport.flat import tensors_of
 from psgd.transport.state import ask
 from psgd.worker.optimizer import DistributedOptimizer
 from psgd.worker.session import batches, current
-from tests.jobs import make_job
+from tests.jobs import keep_nothing, make_job
 from tests.worker.own_loops import Run, first_weights, own_job, points, shards_of, tiny
 
 DATA = points()
@@ -92,7 +93,9 @@ def test_an_own_loop_ends_with_the_bits_of_the_built_in_one(
         run.loops(0, 1)
         weights = run.weights
     told: list[Record] = []
-    twin = inprocess.run(replace(job, own_loop=None, data=lambda: dataset), initial, None, told.append)
+    twin = inprocess.run(
+        replace(job, own_loop=None, data=lambda: dataset), initial, Policies(), told.append, keep_nothing
+    )
     assert list(weights) == list(twin.weights)
     assert not torch.equal(weights["0.weight"], initial["0.weight"])
     for name, tensor in twin.weights.items():
@@ -489,7 +492,7 @@ def test_a_sparse_gradient_in_the_built_in_loop_is_the_same_line(overlap: bool) 
     job = make_job(LookedUp, data=points, slots=2, batch_size=4)
     job = replace(job, training=replace(job.training, overlap=overlap))
     with pytest.raises(ConfigurationError, match=SPARSE):
-        inprocess.run(job, tensors_of(LookedUp()), None, lambda _: None)
+        inprocess.run(job, tensors_of(LookedUp()), Policies(), lambda _: None, keep_nothing)
 
 
 def test_autocast_leaves_gradients_and_weights_in_float32() -> None:

@@ -1,0 +1,191 @@
+"""From options to a Trainer: every name is looked up, every text read, and nothing is started."""
+
+import dataclasses
+import re
+import sys
+from collections.abc import Mapping
+from functools import lru_cache, partial
+from inspect import signature
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from psgd.cli.options import Entries, convert
+from psgd.cli.train_config import EPOCHS, TrainConfig
+from psgd.config import Clip, ModelFactory, Placement, Straggler
+from psgd.data.datasets import ArrayDataset, Split, load
+from psgd.errors import ConfigurationError
+from psgd.trainer import Trainer
+from psgd.training.callbacks import Callback
+from psgd.training.groups import Groups, undecayed
+from psgd.training.losses import resolve_loss
+from psgd.training.models import resolve_model
+from psgd.training.names import unknown_argument
+from psgd.training.optimizers import ConfiguredOptimizer, resolve_optimizer
+from psgd.training.policies import EarlyStopping, ModelCheckpoint, ReduceLROnPlateau
+from psgd.training.schedules import resolve_schedule
+
+STRAGGLER = re.compile(r"(?P<slot>\d+):(?:(?P<factor>\d+(?:\.\d+)?)x|(?P<delay_ms>\d+(?:\.\d+)?)ms)")
+
+
+def build_trainer(config: TrainConfig) -> Trainer:
+    """The run that the options stand for.
+
+    Raises:
+        ConfigurationError: if a name is unknown or a value can not be run.
+    """
+    if "" not in sys.path:
+        sys.path.insert(0, "")  # a model of the user's own lies where psgd is called
+    data_dir = None if config.data_dir is None else str(Path(config.data_dir).absolute())
+    split = _split(config.data, data_dir)
+    model = resolve_model(config.model, split.shape, split.outputs)
+    return Trainer(
+        model=model,
+        optimizer=build_optimizer(config, model),
+        lr_scheduler=resolve_schedule(config.schedule, config.schedule_args, config.warmup_steps),
+        train_data=partial(load_train, config.data, data_dir, config.limit, config.seed),
+        val_data=partial(load_test, config.data, data_dir),
+        loss=resolve_loss(config.loss or ("mse" if split.regression else "cross-entropy"), config.loss_args),
+        metrics=list(config.metrics) or None,
+        clip=_clip(config),
+        on_nonfinite=config.on_nonfinite,
+        mode=config.choose_mode(),
+        workers=config.workers,
+        slots=config.slots,
+        shards=config.shards,
+        batch_size=config.batch_size,
+        epochs=EPOCHS if config.epochs is None and config.steps is None else config.epochs,
+        steps=config.steps,
+        evaluate_every=config.evaluate_every,
+        seed=config.seed,
+        accumulate=config.accumulate,
+        precision=config.precision,
+        threads=config.threads,
+        overlap=config.overlap,
+        stragglers=[parse_straggler(text) for text in config.straggler],
+        callbacks=_callbacks(config),
+        warm_start=config.warm_start,
+        plane=config.plane,
+        wire=config.wire,
+        shard_device=config.shard_device,
+        placement=Placement(
+            cpus_per_worker=config.cpus_per_worker,
+            gpus_per_worker=(config.gpus_per_worker or 1.0) if config.use_gpu else 0.0,
+            gpus_per_shard=config.gpus_per_shard or 0.0,
+            strategy="PACK" if config.placement == "pack" else "SPREAD",
+        ),
+        out="auto" if config.out is None else config.out,
+        labels={"options": dataclasses.asdict(config)},
+    )
+
+
+def build_optimizer(config: TrainConfig, model: ModelFactory) -> ConfiguredOptimizer:
+    """The optimizer with its parameter groups and regularization.
+
+    Raises:
+        ConfigurationError: if it is unknown, or does not take what it is given.
+    """
+    groups = read_groups(config.groups)
+    resolve = partial(
+        resolve_optimizer,
+        config.optimizer,
+        config.lr,
+        config.optimizer_args,
+        l1=config.l1,
+        l2=config.l2,
+        decay=config.decay,
+    )
+    if config.decay_biases:
+        return resolve(groups=groups)
+    with torch.random.fork_rng():
+        names = undecayed(model())
+    spared = {option: 0.0 for option in ("weight_decay", "l2", "decay") if option in _options(resolve())}
+    return resolve(groups={**groups, ",".join(names): spared} if names and spared else groups)
+
+
+def _options(optimizer: ConfiguredOptimizer) -> Mapping[str, Any]:
+    """What groups of the optimizer may differ in."""
+    return optimizer([("weight", nn.Parameter(torch.zeros(2, 2)))]).defaults
+
+
+def read_groups(entries: Entries) -> Groups:
+    """Patterns and the options of what they match, from the command line or from YAML.
+
+    Raises:
+        ConfigurationError: if the options are none.
+
+    Example:
+        >>> read_groups(Entries({"*bias": "weight_decay=0,lr=0.5"}))
+        {'*bias': {'weight_decay': 0, 'lr': 0.5}}
+    """
+    return {pattern: convert(f"groups {pattern}", dict[str, Any], options) for pattern, options in entries.items()}
+
+
+def _clip(config: TrainConfig) -> Clip | None:
+    limits = (config.clip_norm, config.clip_value, config.clip_tensor_norm)
+    return None if limits == (None, None, None) else Clip(*limits)
+
+
+def _callbacks(config: TrainConfig) -> list[Callback]:
+    monitor, mode = config.monitor, config.choose_monitor_mode()
+    callbacks: list[Callback] = []
+    if config.patience is not None:
+        callbacks.append(EarlyStopping(monitor, config.patience, mode))
+    if config.plateau is not None:
+        known = [name for name in signature(ReduceLROnPlateau).parameters if name not in ("monitor", "mode")]
+        for name in config.plateau:
+            if name not in known:
+                raise unknown_argument("plateau", name, known)
+        callbacks.append(ReduceLROnPlateau(monitor, mode, **config.plateau))
+    if config.keep_best:
+        callbacks.append(ModelCheckpoint(monitor, mode))
+    return callbacks
+
+
+@lru_cache(maxsize=1)
+def _split(data: str, data_dir: str | None) -> Split:
+    return load(data, data_dir)
+
+
+def load_train(data: str, data_dir: str | None, limit: int | None, seed: int) -> ArrayDataset:
+    """The samples to train with; read once a process.
+
+    Args:
+        limit: so many of them, drawn with the seed; None: all.
+
+    Raises:
+        ConfigurationError: if there are not so many.
+    """
+    samples = _split(data, data_dir).train
+    if limit is None:
+        return samples
+    if limit > len(samples):
+        raise ConfigurationError(f"limit must be <= {len(samples)}, the training samples of {data}, got {limit}")
+    drawn = torch.randperm(len(samples), generator=torch.Generator().manual_seed(seed))[:limit]
+    return samples.subset(drawn)
+
+
+def load_test(data: str, data_dir: str | None) -> ArrayDataset:
+    """The samples to test with; read once a process."""
+    return _split(data, data_dir).test
+
+
+def parse_straggler(text: str) -> Straggler:
+    """A slot and how much it is slowed.
+
+    Raises:
+        ConfigurationError: if the text says neither.
+
+    Example:
+        >>> parse_straggler("1:50ms")
+        Straggler(slot=1, delay_s=0.05, factor=1.0)
+    """
+    match = STRAGGLER.fullmatch(text)
+    if match is None:
+        raise ConfigurationError(f"straggler must be SLOT:3x or SLOT:50ms, got {text!r}")
+    slot = int(match["slot"])
+    if match["factor"]:
+        return Straggler(slot, factor=float(match["factor"]))
+    return Straggler(slot, delay_s=float(match["delay_ms"]) / 1000)

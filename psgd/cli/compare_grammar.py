@@ -1,0 +1,102 @@
+"""How arms are written: ``sgd:momentum=0.9``, ``async:4``, ``adam=0.001,0.01``."""
+
+import math
+import re
+from collections.abc import Sequence
+
+from psgd.cli.options import read_scalar
+from psgd.core.modes import Async, Mode, Sync
+from psgd.errors import ConfigurationError
+from psgd.experiments.arms import OptimizerChoice
+from psgd.experiments.learning_rates import usual_rates
+from psgd.training.names import unknown
+
+MODE = re.compile(r"sync(?:\+(?P<backups>\d+))?|async(?::(?P<staleness>\d+))?")
+
+
+def parse_mode(text: str) -> Mode:
+    """A mode from its name: ``sync``, ``sync+1`` (a backup), ``async`` (no bound), ``async:4`` (staleness).
+
+    Raises:
+        ConfigurationError: if it is written in another way.
+
+    Example:
+        >>> parse_mode("async:4")
+        Async(staleness=4)
+    """
+    match = MODE.fullmatch(text)
+    if match is None:
+        raise ConfigurationError(f"modes must be sync, sync+BACKUPS, async or async:STALENESS, got {text!r}")
+    if text.startswith("async"):
+        return Async(None if match["staleness"] is None else int(match["staleness"]))
+    return Sync(int(match["backups"] or 0))
+
+
+def parse_optimizer(text: str) -> OptimizerChoice:
+    """An optimizer from its name and its arguments, each behind a colon.
+
+    What comes before the first ``key=value`` is the name, so one of your own keeps its colon:
+    ``my.pkg:MyOptimizer:beta=0.9``.
+
+    Raises:
+        ConfigurationError: if there is no name, or something that is no argument behind one. Whether there is such
+            an optimizer is said by `psgd.training.optimizers.resolve_optimizer`.
+
+    Example:
+        >>> parse_optimizer("sgd:momentum=0.9")
+        OptimizerChoice(name='sgd', args={'momentum': 0.9})
+    """
+    pieces = text.split(":")
+    words = next((number for number, piece in enumerate(pieces) if "=" in piece), len(pieces))
+    name, pairs = ":".join(pieces[:words]), [piece.partition("=") for piece in pieces[words:]]
+    if not name or not all(key and equals and value for key, equals, value in pairs):
+        raise ConfigurationError(f"optimizers must be written NAME or NAME:ARGUMENT=VALUE:..., got {text!r}")
+    return OptimizerChoice(name, {key: read_scalar(value) for key, _, value in pairs})
+
+
+def parse_rates(texts: Sequence[str], optimizers: Sequence[OptimizerChoice]) -> list[tuple[float, ...]]:
+    """The learning rates of each optimizer.
+
+    Args:
+        texts: numbers; one with ``NAME=`` before it opens the list of that optimizer, named as it was written or by
+            its name alone; those before any such are for all that have no list of their own. An optimizer without any
+            gets `usual_rates`.
+
+    Returns:
+        One tuple an optimizer, in their order.
+
+    Raises:
+        ConfigurationError: if a number is none, or an optimizer is not among them.
+
+    Example:
+        >>> parse_rates(["0.1", "adam=0.001", "0.01"], [OptimizerChoice("sgd"), OptimizerChoice("adam")])
+        [(0.1,), (0.001, 0.01)]
+    """
+    given: dict[str, list[float]] = {}
+    whose = ""
+    for text in texts:
+        name, equals, number = text.rpartition("=")
+        whose = name.strip() if equals else whose
+        given.setdefault(whose, []).append(_rate(text, number))
+    known = {name for optimizer in optimizers for name in (optimizer.name, str(optimizer))}
+    for name in given:
+        if name and name not in known:
+            raise unknown("lrs: the optimizer", name, known)
+    return [_rates_of(optimizer, given) for optimizer in optimizers]
+
+
+def _rates_of(optimizer: OptimizerChoice, given: dict[str, list[float]]) -> tuple[float, ...]:
+    for name in (str(optimizer), optimizer.name, ""):
+        if name in given:
+            return tuple(given[name])
+    return usual_rates(optimizer)
+
+
+def _rate(text: str, number: str) -> float:
+    try:
+        rate = float(number)
+    except ValueError:
+        rate = math.nan
+    if not (math.isfinite(rate) and rate > 0):
+        raise ConfigurationError(f"lrs must be numbers > 0, or NAME= and such numbers, got {text!r}")
+    return rate

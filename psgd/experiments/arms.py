@@ -1,0 +1,136 @@
+"""What is compared: arms (an optimizer in a mode), each at several learning rates and with several seeds."""
+
+import json
+import re
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from psgd.core.modes import Async, Mode
+from psgd.errors import ConfigurationError
+
+UNSAFE = re.compile(r"[^\w.=+-]+")
+"""What had better not be in a folder's name."""
+
+
+@dataclass(frozen=True, slots=True)
+class OptimizerChoice:
+    """An optimizer and its arguments, but for the learning rate.
+
+    Args:
+        name: as `psgd.training.optimizers.resolve_optimizer` takes it.
+        args: its other arguments.
+
+    Example:
+        >>> str(OptimizerChoice("sgd", {"momentum": 0.9, "nesterov": True}))
+        'sgd:momentum=0.9:nesterov=true'
+    """
+
+    name: str
+    args: Mapping[str, Any] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        return ":".join([self.name, *(f"{key}={_in_words(value)}" for key, value in self.args.items())])
+
+
+def _in_words(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value, separators=(",", ":"))
+
+
+def mode_name(mode: Mode) -> str:
+    """A mode as it is written on the command line.
+
+    Example:
+        >>> from psgd.core.modes import Async, Sync
+        >>> [mode_name(mode) for mode in (Sync(), Sync(backups=1), Async(), Async(staleness=4))]
+        ['sync', 'sync+1', 'async', 'async:4']
+    """
+    if isinstance(mode, Async):
+        return "async" if mode.staleness is None else f"async:{mode.staleness}"
+    return "sync" if mode.backups == 0 else f"sync+{mode.backups}"
+
+
+@dataclass(frozen=True, slots=True)
+class Arm:
+    """An optimizer in a mode.
+
+    Args:
+        lrs: the learning rates that it is tried with.
+
+    Raises:
+        ConfigurationError: if there is no learning rate, or one twice.
+    """
+
+    optimizer: OptimizerChoice
+    mode: Mode
+    lrs: tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        if not self.lrs:
+            raise ConfigurationError(f"lrs must hold a learning rate for {self.optimizer}, got none")
+        _check_distinct("lrs", [f"{lr:g}" for lr in self.lrs])
+
+    def __str__(self) -> str:
+        return f"{self.optimizer}, {mode_name(self.mode)}"
+
+    @property
+    def folder(self) -> str:
+        """Its name, fit for a folder."""
+        return UNSAFE.sub("_", str(self))
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One training of a comparison.
+
+    Args:
+        seed: of the weights, the order of samples and everything random.
+    """
+
+    arm: Arm
+    lr: float
+    seed: int
+
+    def __str__(self) -> str:
+        return f"{self.arm}, lr {self.lr:g}, seed {self.seed}"
+
+    @property
+    def folder(self) -> Path:
+        """Where its log goes, below the comparison's own folder: ``<arm>/<lr>/<seed>``."""
+        return Path(self.arm.folder, f"{self.lr:g}", str(self.seed))
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """Every arm at each of its learning rates with every seed; all else is equal.
+
+    Args:
+        out: the folder of all runs.
+
+    Raises:
+        ConfigurationError: if there is no arm or no seed, or two arms can not be told apart.
+    """
+
+    arms: tuple[Arm, ...]
+    seeds: tuple[int, ...]
+    out: Path
+
+    def __post_init__(self) -> None:
+        if not self.arms or not self.seeds:
+            raise ConfigurationError(f"a comparison needs arms and seeds, got {len(self.arms)} and {len(self.seeds)}")
+        _check_distinct("arms", [arm.folder for arm in self.arms])
+
+    def runs(self) -> Iterator[Run]:
+        """All of them, seed by seed: what an interrupted comparison has, it has of every arm."""
+        for seed in self.seeds:
+            for arm in self.arms:
+                for lr in arm.lrs:
+                    yield Run(arm, lr, seed)
+
+
+def _check_distinct(field: str, names: list[str]) -> None:
+    for name, count in Counter(names).items():
+        if count > 1:
+            raise ConfigurationError(f"{field} must differ, got {name} {count} times")

@@ -1,0 +1,112 @@
+"""A comparison's runs, one after another: those that are there are kept, the others made."""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from psgd.analysis.comparison import judged_by
+from psgd.analysis.run_figures import read_run
+from psgd.errors import ConfigurationError, PsgdError
+from psgd.experiments.arms import Comparison, Run
+from psgd.experiments.measuring import is_measured, measure_training_set
+from psgd.experiments.resumption import State, clear, state_of
+from psgd.planning import Plan
+from psgd.trainer import Trainer
+
+MakeTrainer = Callable[[Run], Trainer]
+"""The training of a run; where it goes and whether it shows its progress is not its business."""
+Tell = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """A run, and what is there of it.
+
+    Args:
+        folder: where its log goes, or is.
+    """
+
+    run: Run
+    trainer: Trainer
+    folder: Path
+    state: State
+
+
+def inspect(comparison: Comparison, make_trainer: MakeTrainer) -> list[Task]:
+    """Check every run, and see which of them are there; nothing is started or written.
+
+    Raises:
+        ConfigurationError: if one can not be run, or a run with other settings is in its place.
+    """
+    return [_task(run, make_trainer(run), comparison.out / run.folder) for run in comparison.runs()]
+
+
+def _task(run: Run, trainer: Trainer, folder: Path) -> Task:
+    trainer = replace(trainer, out=folder, progress=False)
+    return Task(run, trainer, folder, state_of(folder, _plan_of(trainer, folder).settings))
+
+
+def _plan_of(trainer: Trainer, folder: Path) -> Plan:
+    """The plan of a run that may be there already: for a folder beside its own, which planning does not make."""
+    return replace(trainer, out=folder.with_name(f"{folder.name}-again")).plan()
+
+
+def perform(tasks: Sequence[Task], tell: Tell) -> dict[Path, str]:
+    """Make the runs that are not complete.
+
+    Args:
+        tell: takes a line about each run that has ended, and about those that are there already.
+
+    Returns:
+        Why runs have failed, by their folders: the others went on.
+
+    Raises:
+        ConfigurationError: if a run can not be started: the others could not, either.
+    """
+    missing = [task for task in tasks if task.state is not State.COMPLETE]
+    if len(missing) < len(tasks):
+        tell(f"{len(tasks) - len(missing)} of {len(tasks)} runs are there already and are not made again")
+    if missing:
+        tell(f"runs to make: {len(missing)}")
+    for task in tasks:
+        if task.state is State.COMPLETE and not is_measured(task.folder):  # interrupted in between
+            measure_training_set(_plan_of(task.trainer, task.folder).job, task.folder)
+    failed: dict[Path, str] = {}
+    began = time.monotonic()
+    for done, task in enumerate(missing, start=1):
+        try:
+            _make(task)
+        except ConfigurationError:
+            raise
+        except PsgdError as error:
+            failed[task.folder] = str(error)
+        left_s = (time.monotonic() - began) / done * (len(missing) - done)
+        words = f"failed: {failed[task.folder]}" if task.folder in failed else _end(task.folder)
+        tell(f"{done} of {len(missing)}: {task.run}: {words}{time_left(left_s)}")
+    return failed
+
+
+def _make(task: Task) -> None:
+    if task.state is State.BROKEN_OFF:
+        clear(task.folder)
+    plan = task.trainer.plan()
+    task.trainer.run(plan)
+    measure_training_set(plan.job, task.folder)
+
+
+def _end(folder: Path) -> str:
+    """What has come of a run, as its log says."""
+    run = read_run(folder)
+    if run is None:
+        return "its log is not complete"
+    metric = judged_by(run.test)
+    end = "diverged" if run.diverged else f"test {metric.name} {metric.words(run.final_test[metric.name])}"
+    return f"{end} in {run.figures['seconds']:.0f} s"
+
+
+def time_left(seconds: float) -> str:
+    """How long it is going to take, to a precision that one can believe; what a line about progress ends with."""
+    if seconds <= 0:
+        return ""
+    return f"; about {seconds:.0f} s left" if seconds < 90 else f"; about {seconds / 60:.0f} min left"

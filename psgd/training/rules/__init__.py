@@ -1,0 +1,1 @@
+"""Update rules that textbooks write and torch has not, as ``torch.optim`` optimizers."""

@@ -1,0 +1,74 @@
+import math
+from pathlib import Path
+
+import pytest
+
+from psgd.analysis.run_figures import POINTS, TRAIN_METRICS_NAME, read_run
+from psgd.errors import DataError
+from psgd.runlog import FILE_NAME
+from tests.analysis.runs import evaluation, losses, write_run
+
+
+def test_curves_are_against_the_samples_that_all_slots_have_drawn(tmp_path: Path) -> None:
+    records = [*losses(3.0, 1.0), *losses(1.0, 0.0, slot=1), evaluation(1, accuracy=0.5), evaluation(2, accuracy=0.75)]
+    run = read_run(write_run(tmp_path / "run", records))
+    assert run is not None
+    assert run.test == {"accuracy": ((8, 0.5), (16, 0.75)), "loss": ((8, 0.25), (16, 0.25))}
+    assert run.final_test == {"accuracy": 0.75, "loss": 0.25}
+    assert run.train_loss == ((8, 2.0), (16, 0.5))
+    assert not run.diverged
+
+
+def test_a_long_curve_of_the_loss_is_made_of_means(tmp_path: Path) -> None:
+    run = read_run(write_run(tmp_path / "run", losses(*[float(step) for step in range(3 * POINTS)])))
+    assert run is not None
+    assert len(run.train_loss) == POINTS
+    assert run.train_loss[0] == (3 * 8, 1.0)
+    assert run.train_loss[-1] == (3 * POINTS * 8, 3 * POINTS - 2.0)
+
+
+def test_losses_that_are_no_number_leave_a_gap(tmp_path: Path) -> None:
+    run = read_run(write_run(tmp_path / "run", losses(1.0, math.nan, 3.0)))
+    assert run is not None
+    assert run.train_loss == ((8, 1.0), (24, 3.0))
+
+
+@pytest.mark.parametrize("spoilt", [{"loss": math.nan}, {"loss": math.inf}])
+def test_a_run_whose_test_loss_ends_as_no_number_has_diverged(tmp_path: Path, spoilt: dict[str, float]) -> None:
+    run = read_run(write_run(tmp_path / "run", [evaluation(1), evaluation(2, accuracy=0.1, **spoilt)]))
+    assert run is not None
+    assert run.diverged
+    assert run.final_test == {"accuracy": 0.1}
+
+
+def test_a_run_whose_training_loss_ends_as_no_number_has_diverged(tmp_path: Path) -> None:
+    run = read_run(write_run(tmp_path / "run", [evaluation(1)], train_loss=None))
+    assert run is not None
+    assert run.diverged
+
+
+def test_a_run_without_evaluations_has_not_diverged_for_that(tmp_path: Path) -> None:
+    run = read_run(write_run(tmp_path / "run"))
+    assert run is not None
+    assert not run.diverged
+
+
+def test_metrics_on_the_training_set_are_read_from_beside_the_log(tmp_path: Path) -> None:
+    run = read_run(write_run(tmp_path / "run", train={"accuracy": 0.5, "loss": None}))
+    assert run is not None
+    assert run.final_train == {"accuracy": 0.5}
+
+
+def test_what_is_not_complete_is_no_run(tmp_path: Path) -> None:
+    assert read_run(tmp_path / "nowhere") is None
+    assert read_run(write_run(tmp_path / "broken off", losses(1.0), footer=False)) is None
+    killed = write_run(tmp_path / "killed")
+    (killed / FILE_NAME).write_text((killed / FILE_NAME).read_text().removesuffix("\n"))
+    assert read_run(killed) is None
+
+
+def test_damaged_files_are_named(tmp_path: Path) -> None:
+    damaged = write_run(tmp_path / "run", train={})
+    (damaged / TRAIN_METRICS_NAME).write_text("{")
+    with pytest.raises(DataError, match=f"{TRAIN_METRICS_NAME}: expected metrics as JSON, got .*; remove it"):
+        read_run(damaged)

@@ -1,0 +1,169 @@
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch.utils.data import TensorDataset
+
+from psgd import inprocess
+from psgd.analysis.run_figures import read_run
+from psgd.errors import ConfigurationError, LostError
+from psgd.experiments.arms import Comparison, Run
+from psgd.experiments.performing import inspect, perform, time_left
+from psgd.experiments.resumption import State
+from psgd.runlog import FILE_NAME
+from psgd.trainer import Trainer
+from tests.experiments.small import trainer_of, two_arms
+
+LOG_OF_ONE = Path("sgd_momentum=0.5_sync", "0.125", "1", FILE_NAME)
+
+
+@pytest.fixture
+def comparison(tmp_path: Path) -> Comparison:
+    return two_arms(tmp_path / "out")
+
+
+def make(comparison: Comparison) -> list[str]:
+    lines: list[str] = []
+    assert perform(inspect(comparison, trainer_of), lines.append) == {}
+    return lines
+
+
+def complete(comparison: Comparison) -> int:
+    return sum(read_run(comparison.out / run.folder) is not None for run in comparison.runs())
+
+
+def failing(monkeypatch: pytest.MonkeyPatch, error: BaseException) -> None:
+    """Let the runs of seed 1 of the synchronous arm fail, after their log has begun."""
+    real: Callable[..., Any] = inprocess.run
+
+    def run(job: Any, *more: Any, **named: Any) -> Any:
+        if job.training.seed == 1 and job.rules.mode.weights_stand:
+            raise error
+        return real(job, *more, **named)
+
+    monkeypatch.setattr("psgd.inprocess.run", run)
+
+
+def test_inspecting_starts_and_writes_nothing(comparison: Comparison) -> None:
+    tasks = inspect(comparison, trainer_of)
+    assert [task.run for task in tasks] == list(comparison.runs())
+    assert all(task.state is State.ABSENT for task in tasks)
+    assert not comparison.out.exists()
+
+
+def test_every_run_is_made_logged_and_measured(comparison: Comparison) -> None:
+    lines = make(comparison)
+    for run in comparison.runs():
+        figures = read_run(comparison.out / run.folder)
+        assert figures is not None
+        assert figures.settings["seed"] == run.seed
+        assert figures.settings["options"] == {"lr": run.lr}
+        assert figures.final_train.keys() >= {"accuracy", "loss"}
+    assert lines[0] == "runs to make: 6"
+    assert len(lines) == 7
+    assert lines[1].startswith("1 of 6: sgd:momentum=0.5, sync, lr 0.125, seed 0: test accuracy ")
+    assert lines[1].endswith(" s left")
+    assert lines[6].startswith("6 of 6: adam, async:1, lr 0.125, seed 1: test accuracy ")
+    assert not lines[6].endswith("left")
+
+
+def test_arms_start_from_the_same_weights_and_see_the_same_samples(comparison: Comparison) -> None:
+    first, *others = (trainer_of(run) for run in comparison.runs() if run.seed == 0)
+    weight = first.plan().initial["weight"].tolist()
+    assert [other.plan().initial["weight"].tolist() for other in others] == [weight, weight]
+
+
+def test_complete_runs_are_not_made_again(comparison: Comparison) -> None:
+    make(comparison)
+    logs = {path: path.read_text() for path in comparison.out.rglob(FILE_NAME)}
+    assert make(comparison) == ["6 of 6 runs are there already and are not made again"]
+    assert {path: path.read_text() for path in comparison.out.rglob(FILE_NAME)} == logs
+
+
+def test_a_run_that_was_broken_off_is_made_anew(comparison: Comparison) -> None:
+    make(comparison)
+    log = comparison.out / LOG_OF_ONE
+    log.write_text("".join(log.read_text().splitlines(keepends=True)[:-1]))
+    (log.parent / "stale").touch()
+    lines = make(comparison)
+    assert lines[:2] == ["5 of 6 runs are there already and are not made again", "runs to make: 1"]
+    assert lines[2].startswith("1 of 1: sgd:momentum=0.5, sync, lr 0.125, seed 1: ")
+    assert read_run(log.parent) is not None
+    assert not (log.parent / "stale").exists()
+
+
+def test_more_seeds_need_only_their_own_runs(comparison: Comparison, tmp_path: Path) -> None:
+    make(comparison)
+    assert make(two_arms(tmp_path / "out", seeds=(0, 1, 2)))[1] == "runs to make: 3"
+
+
+def test_what_was_interrupted_before_it_was_measured_is_measured(comparison: Comparison) -> None:
+    make(comparison)
+    measured = comparison.out / LOG_OF_ONE.with_name("train_metrics.json")
+    before = measured.read_text()
+    measured.unlink()
+    make(comparison)
+    assert measured.read_text() == before
+
+
+def test_runs_of_other_settings_are_refused_before_anything_starts(comparison: Comparison) -> None:
+    make(comparison)
+    with pytest.raises(ConfigurationError, match=r"steps is 2 there, 3 here; choose another folder$"):
+        inspect(comparison, lambda run: trainer_of(run, steps=3))
+
+
+def test_what_can_not_be_run_is_refused_before_anything_starts(comparison: Comparison) -> None:
+    with pytest.raises(ConfigurationError, match="shards must be <="):
+        inspect(comparison, lambda run: replace(trainer_of(run), shards=9))
+
+
+def test_a_folder_that_can_not_be_written_is_refused_before_anything_starts(tmp_path: Path) -> None:
+    (tmp_path / "out").touch()
+    with pytest.raises(ConfigurationError, match=r"out must be a folder, .*/out is a file"):
+        inspect(two_arms(tmp_path / "out"), trainer_of)
+
+
+def test_a_run_that_fails_does_not_stop_the_others(comparison: Comparison, monkeypatch: pytest.MonkeyPatch) -> None:
+    failing(monkeypatch, LostError("shard 1 is gone"))
+    lines: list[str] = []
+    failed = perform(inspect(comparison, trainer_of), lines.append)
+    folders = [comparison.out / run.folder for run in comparison.runs() if run.seed == 1 and run.arm.optimizer.args]
+    assert failed == dict.fromkeys(folders, "shard 1 is gone")
+    assert lines[4].startswith("4 of 6: sgd:momentum=0.5, sync, lr 0.125, seed 1: failed: shard 1 is gone; about ")
+    assert complete(comparison) == 4
+
+
+@pytest.mark.parametrize("error", [ConfigurationError("workers must be fewer"), KeyboardInterrupt()])
+def test_what_ends_every_run_ends_the_comparison(
+    comparison: Comparison, monkeypatch: pytest.MonkeyPatch, error: BaseException
+) -> None:
+    failing(monkeypatch, error)
+    with pytest.raises(type(error)):
+        perform(inspect(comparison, trainer_of), lambda line: None)
+    assert complete(comparison) == 3
+
+
+def test_a_run_that_diverges_is_told_and_kept(tmp_path: Path) -> None:
+    comparison = two_arms(tmp_path / "out", seeds=(0,))
+
+    def diverging(run: Run) -> Trainer:
+        if run.lr != 0.25:
+            return trainer_of(run)
+        contradictory = TensorDataset(torch.ones(16, 2), torch.tensor([0, 1]).repeat(8))
+        return replace(trainer_of(Run(run.arm, 1e38, run.seed), steps=8), train_data=contradictory)
+
+    lines: list[str] = []
+    assert perform(inspect(comparison, diverging), lines.append) == {}
+    assert lines[2].startswith("2 of 3: sgd:momentum=0.5, sync, lr 0.25, seed 0: diverged in 0 s")
+    assert complete(comparison) == 3
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [(0.0, ""), (5.4, "; about 5 s left"), (89.0, "; about 89 s left"), (150.0, "; about 2 min left")],
+)
+def test_what_is_left_is_told_to_a_precision_that_one_can_believe(seconds: float, words: str) -> None:
+    assert time_left(seconds) == words

@@ -1,0 +1,70 @@
+import json
+import logging
+import sys
+from pathlib import Path
+
+import pytest
+
+from psgd.core.modes import Async, Sync
+from psgd.experiments.arms import Arm, Comparison, Run
+from psgd.experiments.reporting import read_figures, write_report
+from tests.analysis.runs import evaluation, losses, write_run
+from tests.experiments.small import ADAM, SGD
+
+
+@pytest.fixture
+def comparison(tmp_path: Path) -> Comparison:
+    """Two arms of which one has a run less."""
+    arms = Arm(SGD, Sync(1), (0.2, 0.1)), Arm(ADAM, Async(4), (0.1,))
+    comparison = Comparison(arms, (3, 4), tmp_path / "out")
+    for run in comparison.runs():
+        if run != Run(arms[1], 0.1, 4):
+            records = [*losses(1.0, 0.5), evaluation(2, accuracy=run.lr)]
+            write_run(comparison.out / run.folder, records, settings={"seed": run.seed}, train={"accuracy": 0.75})
+    return comparison
+
+
+def test_everything_is_read_back_from_the_logs(comparison: Comparison) -> None:
+    figures = read_figures(comparison)
+    sgd, adam = figures.arms
+    assert figures.seeds == (3, 4)
+    assert (sgd.optimizer, sgd.mode) == ("sgd:momentum=0.5", "sync+1")
+    assert [rate.lr for rate in sgd.rates] == [0.1, 0.2]
+    assert [run and run.settings["seed"] for run in sgd.rates[0].runs] == [3, 4]
+    assert adam.about == {
+        "arm": "adam, async:4",
+        "optimizer": "adam",
+        "optimizer_args": {},
+        "mode": "async",
+        "staleness": 4,
+        "backups": 0,
+    }
+    assert adam.rates[0].runs[1] is None
+    assert sgd.about["backups"] == 1
+
+
+def test_the_report_is_a_page_json_and_pictures(comparison: Comparison) -> None:
+    write_report(read_figures(comparison), comparison.out)
+    files = sorted(path.name for path in comparison.out.iterdir() if path.is_file())
+    assert files == ["curves.png", "report.json", "sensitivity.png", "table.md"]
+    report = json.loads((comparison.out / "report.json").read_text())
+    assert [(arm["arm"], arm["lr"], arm["failed"]) for arm in report["arms"]] == [
+        ("sgd:momentum=0.5, sync+1", 0.2, 0),
+        ("adam, async:4", 0.1, 1),
+    ]
+    page = (comparison.out / "table.md").read_text()
+    assert "| sgd:momentum=0.5 | sync+1 | 0.2 | 20.00 % | 75.00 % | 32 | 4 | 2 | 16 |" in page
+    assert "![sensitivity](sensitivity.png)" in page
+
+
+def test_without_matplotlib_all_but_the_pictures_is_written(
+    comparison: Comparison, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    with caplog.at_level(logging.WARNING, "psgd"):
+        write_report(read_figures(comparison), comparison.out)
+    assert "there are no pictures" in caplog.text
+    assert "pip install 'psgd[plots]'" in caplog.text
+    files = sorted(path.name for path in comparison.out.iterdir() if path.is_file())
+    assert files == ["report.json", "table.md"]
+    assert "![" not in (comparison.out / "table.md").read_text()

@@ -1,0 +1,66 @@
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from psgd.errors import ConfigurationError
+from psgd.experiments.resumption import State, clear, state_of
+from psgd.runlog import FILE_NAME
+from tests.analysis.runs import SETTINGS, losses, write_run
+
+
+def test_a_folder_without_a_log_has_no_run(tmp_path: Path) -> None:
+    assert state_of(tmp_path, SETTINGS) is State.ABSENT
+    assert state_of(tmp_path / "nowhere", SETTINGS) is State.ABSENT
+
+
+def test_a_log_with_its_last_line_is_a_complete_run(tmp_path: Path) -> None:
+    assert state_of(write_run(tmp_path / "run", losses(1.0)), SETTINGS) is State.COMPLETE
+
+
+def test_settings_are_compared_as_a_log_holds_them(tmp_path: Path) -> None:
+    folder = write_run(tmp_path / "run", settings={"betas": (0.9, 0.99), "options": {"lr": 0.1, "eps": float("inf")}})
+    asked = SETTINGS | {"betas": (0.9, 0.99), "options": {"lr": 0.1, "eps": float("inf")}}
+    assert state_of(folder, asked) is State.COMPLETE
+
+
+@pytest.mark.parametrize("torn", ["", '{"kind": "head', None])
+def test_a_log_that_does_not_end_was_broken_off(tmp_path: Path, torn: str | None) -> None:
+    folder = write_run(tmp_path / "run", losses(1.0), footer=False)
+    if torn is not None:
+        (folder / FILE_NAME).write_text(torn)
+    assert state_of(folder, SETTINGS) is State.BROKEN_OFF
+
+
+def test_a_footer_that_was_not_written_to_its_end_does_not_count(tmp_path: Path) -> None:
+    folder = write_run(tmp_path / "run")
+    (folder / FILE_NAME).write_text((folder / FILE_NAME).read_text()[:-1])
+    assert state_of(folder, SETTINGS) is State.BROKEN_OFF
+
+
+@pytest.mark.parametrize(
+    ("there", "asked", "words"),
+    [
+        ({"steps": 8}, {}, "steps is 8 there, 4 here"),
+        ({"options": {"data": "mnist", "lr": 1}}, {"options": {"data": "digits", "lr": 1}}, "options.data is 'mnist'"),
+        ({}, {"clip": 1.0}, "clip is None there, 1.0 here"),
+    ],
+)
+def test_a_complete_run_of_other_settings_is_not_lost(
+    tmp_path: Path, there: dict[str, Any], asked: dict[str, Any], words: str
+) -> None:
+    folder = write_run(tmp_path / "run", settings=there)
+    with pytest.raises(ConfigurationError, match=r"^out must be without runs of other settings") as caught:
+        state_of(folder, SETTINGS | asked)
+    assert words in str(caught.value)
+    assert str(folder) in str(caught.value)
+
+
+def test_a_run_broken_off_may_have_had_other_settings(tmp_path: Path) -> None:
+    assert state_of(write_run(tmp_path / "run", settings={"steps": 8}, footer=False), SETTINGS) is State.BROKEN_OFF
+
+
+def test_clearing_removes_the_run(tmp_path: Path) -> None:
+    folder = write_run(tmp_path / "run", footer=False)
+    clear(folder)
+    assert not folder.exists()
