@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
+from torch.utils.data import Dataset, Subset
 
 from psgd.config import (
     Clip,
@@ -31,12 +32,17 @@ from psgd.data.batches import MapDataset, collate
 from psgd.errors import ConfigurationError
 from psgd.runlog import FILE_NAME
 from psgd.training.elementwise import explain_whole
-from psgd.training.metrics import check_metrics
+from psgd.training.losses import check_batch
+from psgd.training.metrics import check_metrics, evaluate
 from psgd.training.models import check_model
+from psgd.training.names import unknown
 from psgd.training.optimizers import check_optimizer
 from psgd.training.policies import Policies
 from psgd.training.schedules import most_ticks
 from psgd.training.warm_start import apply_weights, load_weights
+
+MOST_REHEARSED = 2**24
+"""Elements of a model with which an update is rehearsed: it takes the optimizer's state once more."""
 
 SAID_OTHERWISE = ("loss", "metrics", "stragglers")
 """What of `Training` is no plain JSON."""
@@ -138,6 +144,7 @@ def rehearse(factory: ModelFactory, training: Training, data: DataFactory) -> No
             raise ConfigurationError(f"loss must return one number, a tensor without shape, got {got}; try .mean()")
         if not value.requires_grad:
             raise ConfigurationError("loss must depend on the model's parameters, got a tensor that needs no gradient")
+        check_batch(training.loss, outputs, targets)
         check_metrics(training.metrics, outputs, targets, training.loss)
 
 
@@ -203,6 +210,51 @@ def check_update(
     return made
 
 
+def rehearse_update(model: nn.Module, optimizer: OptimizerFactory) -> None:
+    """Step once with small gradients, on parameters of its own, so that what a rule raises shows before it runs.
+
+    Models that are too large for that pass.
+
+    Raises:
+        ConfigurationError: if the step fails.
+    """
+    trained = [(name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad]
+    if sum(parameter.numel() for _, parameter in trained) > MOST_REHEARSED:
+        return
+    copies = [(name, nn.Parameter(parameter.detach().clone())) for name, parameter in trained]
+    with torch.random.fork_rng():
+        try:
+            made = optimizer(copies)
+            for _, copy in copies:
+                copy.grad = torch.full_like(copy, 1e-3)
+            made.step()
+        except ConfigurationError:
+            raise
+        except Exception as error:  # of the user's own rule
+            raise ConfigurationError(f"optimizer fails in its first step: {blame(error)}") from error
+
+
+def check_monitors(
+    policies: Policies, factory: ModelFactory, training: Training, evaluation_data: DataFactory | None
+) -> None:
+    """Measure two samples, so that a metric which evaluations will not have is found before anything starts.
+
+    Raises:
+        ConfigurationError: if a rule goes by one.
+    """
+    if not policies.monitors or evaluation_data is None:
+        return
+    dataset = cast(MapDataset, evaluation_data())
+    few = Subset(cast("Dataset[Any]", dataset), range(min(2, len(dataset))))
+    with torch.random.fork_rng():
+        model = factory()
+        measured = evaluate(model, cast(MapDataset, few), training.loss, 2, torch.device("cpu"), training.metrics)
+    names = [f"test_{name}" for name in measured.scalars]
+    for monitor in policies.monitors:
+        if monitor not in names:
+            raise unknown("monitor", monitor, names)
+
+
 def _check_schedule(ticking: object, steps: int | None) -> None:
     if not isinstance(ticking, LRScheduler):
         raise ConfigurationError(f"lr_scheduler must make a torch.optim.lr_scheduler.LRScheduler, got {_name(ticking)}")
@@ -213,7 +265,9 @@ def _check_schedule(ticking: object, steps: int | None) -> None:
         )
     most = most_ticks(ticking)
     if steps is not None and most is not None and steps > most:
-        raise ConfigurationError(f"lr_scheduler is made for {most} steps, the run has {steps}: make it as long")
+        raise ConfigurationError(
+            f"lr_scheduler is made for {most} steps (its total_steps), the run has {steps}: give it as many"
+        )
 
 
 def keeps_whole(choice: LayoutChoice, optimizer: OptimizerFactory, layout: Layout, clip: Clip | None = None) -> bool:

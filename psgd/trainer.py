@@ -39,6 +39,7 @@ from psgd.planning import (
     Plan,
     WarmStart,
     check_folder,
+    check_monitors,
     check_shards,
     check_update,
     count_samples,
@@ -48,6 +49,7 @@ from psgd.planning import (
     keeps_whole,
     new_folder,
     rehearse,
+    rehearse_update,
 )
 from psgd.raytrain import read_run, read_scaling
 from psgd.result import Result
@@ -263,6 +265,8 @@ class Trainer:
         check_shards(self.shards, layout)
         if data is not None and placement.gpus_per_worker == 0:  # a model for GPUs need not run here
             rehearse(self.model, self._training(placement), data)
+            rehearse_update(model, self.optimizer)
+            check_monitors(policies, self.model, self._training(placement), evaluation_data)
         job = Job(
             rules=self._rules(workers, steps, evaluate_every),
             workers=workers,

@@ -115,9 +115,7 @@ def test_optimizer_and_schedule_are_tried_before_anything_starts() -> None:
         check_update(model, lambda params: 7, None)  # type: ignore[arg-type, return-value]
     with pytest.raises(ConfigurationError, match=r"^lr_scheduler must make .*, got int$"):
         check_update(model, sgd, lambda optimizer: 7)  # type: ignore[arg-type, return-value]
-    with pytest.raises(
-        ConfigurationError, match=r"^lr_scheduler must not be torch's ReduceLROnPlateau"
-    ):
+    with pytest.raises(ConfigurationError, match=r"^lr_scheduler must not be torch's ReduceLROnPlateau"):
         check_update(model, sgd, torch.optim.lr_scheduler.ReduceLROnPlateau)
 
 

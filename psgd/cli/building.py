@@ -19,7 +19,7 @@ from psgd.data.datasets import ArrayDataset, Split, load
 from psgd.errors import ConfigurationError
 from psgd.trainer import Trainer
 from psgd.training.callbacks import Callback
-from psgd.training.groups import Groups, undecayed
+from psgd.training.groups import Groups, spare, undecayed
 from psgd.training.losses import resolve_loss
 from psgd.training.models import resolve_model
 from psgd.training.names import unknown_argument
@@ -100,9 +100,9 @@ def build_optimizer(config: TrainConfig, model: ModelFactory) -> ConfiguredOptim
     if config.decay_biases:
         return resolve(groups=groups)
     with torch.random.fork_rng():
-        names = undecayed(model())
-    spared = {option: 0.0 for option in ("weight_decay", "l2", "decay") if option in _options(resolve())}
-    return resolve(groups={**groups, ",".join(names): spared} if names and spared else groups)
+        made = model()
+    spared = {option: 0.0 for option in ("weight_decay", "l2", "decay") if option in _options(resolve(groups=groups))}
+    return resolve(groups=spare(groups, [name for name, _ in made.named_parameters()], undecayed(made), spared))
 
 
 def _options(optimizer: ConfiguredOptimizer) -> Mapping[str, Any]:
@@ -129,7 +129,7 @@ def _clip(config: TrainConfig) -> Clip | None:
 
 
 def _callbacks(config: TrainConfig) -> list[Callback]:
-    monitor, mode = config.monitor, config.choose_monitor_mode()
+    monitor, mode = config.monitor or "test_loss", config.monitor_mode
     callbacks: list[Callback] = []
     if config.patience is not None:
         callbacks.append(EarlyStopping(monitor, config.patience, mode))

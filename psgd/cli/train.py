@@ -34,21 +34,24 @@ def run(config: TrainConfig) -> None:
         print_figures(describe_plan(plan), config.json)
         return
     try:
-        print_figures(trainer.run(plan).figures, config.json)
+        figures = trainer.run(plan).figures
+        print_figures(figures, config.json)
+        if figures["nonfinite_pushes"]:
+            held = f"{figures['nonfinite_pushes']} pushes held NaN or Inf, or were beside one that did"
+            print(f"psgd: {held}: no shard has applied them; lower the learning rate or clip", file=sys.stderr)
     finally:
         if plan.out is not None and plan.out.exists():  # also what an interrupted run has logged
             print(f"psgd: the run is in {plan.out}", file=sys.stderr)
 
 
 def _draw(plan: Plan, config: TrainConfig) -> None:
-    """The picture of the schedule: beside a run's log, or where psgd was called."""
-    folder = Path() if config.out is None else Path(config.out)
+    """The picture of the schedule: beside the run's log; without a run, and a folder for it, where psgd was called."""
+    folder = Path() if plan.out is None or (config.dry_run and config.out is None) else plan.out
     folder.mkdir(parents=True, exist_ok=True)
     target = folder / PICTURE
     check_drawable(target)
     job, steps = plan.job, plan.job.rules.steps or 0
-    trained = [(s.name, nn.Parameter(torch.zeros(s.shape))) for s in job.layout.tensors if s.role is Role.PARAMETER]
-    rates = learning_rates(trained, job.optimizer, job.schedule, steps)
+    rates = learning_rates(_stand_ins(plan), job.optimizer, job.schedule, steps)
     warmup = f"{config.warmup_steps} steps of warm-up, then " if config.warmup_steps else ""
     title = f"{config.optimizer}: {warmup}{config.schedule or 'constant'}"
     per_epoch = None if config.steps is not None else steps // (config.epochs or EPOCHS)
@@ -56,10 +59,31 @@ def _draw(plan: Plan, config: TrainConfig) -> None:
     print(f"psgd: the schedule is drawn in {target}", file=sys.stderr)
 
 
+def _describe_groups(plan: Plan) -> list[str]:
+    """Each parameter group: how many tensors it has, and its options that are numbers and not off."""
+    groups = plan.job.optimizer(_stand_ins(plan)).param_groups
+    return [
+        f"{len(group['params'])} tensors: "
+        + ", ".join(f"{name}={value}" for name, value in group.items() if _is_on(value))
+        for group in groups
+    ]
+
+
+def _is_on(value: object) -> bool:
+    return isinstance(value, int | float | tuple) and value is not False and value != 0
+
+
+def _stand_ins(plan: Plan) -> list[tuple[str, nn.Parameter]]:
+    """Zeros in place of the trained parameters."""
+    tensors = plan.job.layout.tensors
+    return [(spec.name, nn.Parameter(torch.zeros(spec.shape))) for spec in tensors if spec.role is Role.PARAMETER]
+
+
 def describe_plan(plan: Plan) -> dict[str, Any]:
     """What a run would be."""
-    job, rules = plan.job, plan.job.rules
+    job, rules, policies = plan.job, plan.job.rules, plan.policies
     batch = job.training.batch_size * rules.slots
+    by_evaluations = (policies.stopping, policies.plateau, policies.keeping)
     return {
         "mode": plan.settings["mode"],
         "workers": job.workers,
@@ -70,8 +94,13 @@ def describe_plan(plan: Plan) -> dict[str, Any]:
         "tensors": len(job.layout.tensors),
         "parameters": sum(spec.elements for spec in job.layout.tensors),
         "optimizer": plan.settings["optimizer"],
-        "schedule": plan.settings["schedule"],
+        "groups": _describe_groups(plan),
+        "schedule": plan.settings["options"]["schedule"],
+        "clip": None if job.clip is None else str(job.clip),
+        "on_nonfinite": job.on_nonfinite,
         "loss": plan.settings["loss"],
+        "metrics": plan.settings["metrics"],
+        "by_evaluations": [str(rule) for rule in by_evaluations if rule is not None] or None,
         "layout": plan.settings["layout"],
         "bytes_a_shard": [part.bytes for part in job.parts()],
         "plane": job.plane,

@@ -10,9 +10,6 @@ from psgd.errors import ConfigurationError
 EPOCHS = 10
 """How long to train where nothing is said."""
 
-FALLING = ("loss", "rmse", "mse", "mae")
-"""How metrics end of which less is better."""
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainConfig:
@@ -132,7 +129,9 @@ class TrainConfig:
     patience: int | None = option(
         None, "Length", "stop early after so many evaluations in which --monitor has not improved (default: never)"
     )
-    monitor: str = option("test_loss", "Length", "the metric that --patience, --plateau and --keep-best go by")
+    monitor: str | None = option(
+        None, "Length", "the metric that --patience, --plateau and --keep-best go by (default: test_loss)"
+    )
     monitor_mode: Literal["min", "max"] | None = option(
         None, "Length", "whether it is to fall or to rise (default: fall if it is a loss or an error)"
     )
@@ -145,7 +144,7 @@ class TrainConfig:
     )
     json: bool = option(False, "Run", "print the figures as JSON, on the last line of stdout")
     dry_run: bool = option(False, "Run", "check everything, print what would be run, and exit")
-    plot: bool = option(False, "Run", "draw the learning rate over the steps: schedule.png, in --out or here")
+    plot: bool = option(False, "Run", "draw the learning rate over the steps: schedule.png, in the run's folder")
 
     def __post_init__(self) -> None:
         """Refuse what belongs to the other mode, two lengths, and GPUs that are none."""
@@ -155,6 +154,10 @@ class TrainConfig:
             raise ConfigurationError(f"backups must be left out with mode async, got {self.backups}; try mode sync")
         if self.epochs is not None and self.steps is not None:
             raise ConfigurationError(f"epochs must be left out with steps, got {self.epochs} and {self.steps}")
+        if self.monitor is not None and self.patience is None and self.plateau is None and not self.keep_best:
+            raise ConfigurationError(
+                f"monitor must be left out without patience, plateau and keep_best, got {self.monitor}"
+            )
         if self.limit is not None and self.limit < 1:
             raise ConfigurationError(f"limit must be >= 1, got {self.limit}")
         clips = [name for name in ("clip_norm", "clip_value", "clip_tensor_norm") if getattr(self, name) is not None]
@@ -166,10 +169,6 @@ class TrainConfig:
                 raise ConfigurationError(f"{name} must be > 0, got {share}")
         if self.gpus_per_worker is not None and not self.use_gpu:
             raise ConfigurationError(f"gpus_per_worker must be left out without use_gpu, got {self.gpus_per_worker}")
-
-    def choose_monitor_mode(self) -> Literal["min", "max"]:
-        """Whether the monitored metric is to fall or to rise."""
-        return self.monitor_mode or ("min" if self.monitor.endswith(FALLING) else "max")
 
     def choose_mode(self) -> Mode:
         """The mode with its bound."""

@@ -8,12 +8,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from psgd.analysis.tables import as_text
 from psgd.cli.building import build_trainer
 from psgd.cli.figures import print_figures
-from psgd.cli.options import as_yaml, plain
+from psgd.cli.options import as_yaml, parse, plain
 from psgd.cli.search_space import override
 from psgd.cli.train_config import TrainConfig
 from psgd.cli.tune_config import TRIALS, TuneConfig
@@ -115,12 +113,13 @@ def _kept(config: TuneConfig, journal: Journal, out: Path) -> list[Trial]:
         raise ConfigurationError(
             f"out must be without a search, got {out}: go on with --resume, or choose another folder"
         )
-    before, now = yaml.safe_load((out / SEARCH_NAME).read_text(encoding="utf-8")), plain(config)
-    others = [name for name in now if name not in MAY_CHANGE and before.get(name) != now[name]]
+    before = plain(parse(TuneConfig, "psgd tune", ["--config", str(out / SEARCH_NAME)], {}))
+    now = plain(config)
+    others = [name for name in now if name not in MAY_CHANGE and before[name] != now[name]]
     if others:
         name = others[0]
         raise ConfigurationError(
-            f"resume: {name} must be {before.get(name)!r} as in {out / SEARCH_NAME}, got {now[name]!r}; "
+            f"resume: {name} must be {before[name]!r} as in {out / SEARCH_NAME}, got {now[name]!r}; "
             f"take all options from there with --config {out / SEARCH_NAME}"
         )
     return [trial for trial in journal.read() if trial.status != "failed"]

@@ -6,8 +6,9 @@ from typing import Literal
 
 from psgd.cli.options import Entries, about, option
 from psgd.cli.search_space import parse_space
-from psgd.cli.train_config import FALLING, TrainConfig
+from psgd.cli.train_config import TrainConfig
 from psgd.errors import ConfigurationError
+from psgd.training.policies import goal_of
 from psgd.tuning.space import Range, Space
 
 TRIALS = 16
@@ -86,7 +87,7 @@ class TuneConfig(TrainConfig):
 
     def choose_goal(self) -> Literal["min", "max"]:
         """Whether less or more of the objective is better."""
-        return self.goal or ("min" if self.objective.endswith(FALLING) else "max")
+        return self.goal or goal_of(self.objective)
 
     def shared(self) -> TrainConfig:
         """What all trials have in common: the options of ``psgd train``."""

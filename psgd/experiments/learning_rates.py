@@ -2,6 +2,7 @@
 
 from psgd.errors import ConfigurationError
 from psgd.experiments.arms import OptimizerChoice
+from psgd.training.names import near
 
 ADAPTIVE = (0.0003, 0.001, 0.003, 0.01)
 """For rules that divide by the gradient's own size, so that a step is about the learning rate long."""
@@ -32,7 +33,7 @@ def usual_rates(optimizer: OptimizerChoice) -> tuple[float, ...]:
     if name not in RATES:
         raise ConfigurationError(
             f"lrs must be given for {optimizer}, whose usual learning rates are not known; "
-            f"try --lrs '{optimizer.name}=0.001,0.01,0.1'"
+            f"try --lrs '{optimizer.name}=0.001,0.01,0.1'{near(name, RATES)}"
         )
     momentum = optimizer.args.get("momentum", 0) if name == "sgd" else 0
     if not isinstance(momentum, int | float) or not 0 <= momentum < 1:

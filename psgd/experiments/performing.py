@@ -11,7 +11,7 @@ from psgd.errors import ConfigurationError, PsgdError
 from psgd.experiments.arms import Comparison, Run
 from psgd.experiments.measuring import is_measured, measure_training_set
 from psgd.experiments.resumption import State, clear, state_of
-from psgd.planning import Plan
+from psgd.planning import Plan, blame
 from psgd.trainer import Trainer
 
 MakeTrainer = Callable[[Run], Trainer]
@@ -81,6 +81,8 @@ def perform(tasks: Sequence[Task], tell: Tell) -> dict[Path, str]:
             raise
         except PsgdError as error:
             failed[task.folder] = str(error)
+        except Exception as error:  # of any kind: it comes from the user's own code
+            failed[task.folder] = blame(error)
         left_s = (time.monotonic() - began) / done * (len(missing) - done)
         words = f"failed: {failed[task.folder]}" if task.folder in failed else _end(task.folder)
         tell(f"{done} of {len(missing)}: {task.run}: {words}{time_left(left_s)}")

@@ -53,6 +53,33 @@ def param_groups(named: NamedTensors, groups: Groups) -> list[dict[str, Any]]:
     return [_group(pairs, chosen) for pairs, chosen in zip(members, options, strict=True)]
 
 
+def spare(
+    groups: Groups, names: Sequence[str], spared: Sequence[str], options: Mapping[str, Any]
+) -> dict[str, Mapping[str, Any]]:
+    """Groups in which some parameters have other options, whatever group they are in.
+
+    Args:
+        groups: as of `param_groups`.
+        names: of all parameters.
+        spared: of those with the options, where their group says nothing else about them.
+
+    Example:
+        >>> spare({"0.*": {"lr": 0.5}}, ["0.weight", "0.bias", "1.bias"], ["0.bias", "1.bias"], {"decay": 0.0})
+        {'0.bias': {'decay': 0.0, 'lr': 0.5}, '0.*': {'lr': 0.5}, '1.bias': {'decay': 0.0}}
+    """
+    patterns = list(groups)
+    made: dict[str, Mapping[str, Any]] = {}
+    for index, (pattern, own) in enumerate(groups.items()):
+        members = [name for name in names if _first_match(name, patterns) == index]
+        inside = [name for name in members if name in spared]
+        if inside and options:
+            made[",".join(inside)] = {**options, **own}
+        if members != inside or not (inside and options):
+            made[pattern] = own
+    rest = [name for name in spared if _first_match(name, patterns) < 0]
+    return {**made, ",".join(rest): options} if rest and options else made
+
+
 def _first_match(name: str, patterns: Sequence[str]) -> int:
     """The index of the first pattern that matches; -1: none does."""
     return next((index for index, pattern in enumerate(patterns) if _matches(name, pattern)), -1)

@@ -124,6 +124,14 @@ class NegativeLogLikelihood:
         """Refuse weights that are none."""
         object.__setattr__(self, "weight", _read_weights(self, "weight"))
 
+    def check(self, output: Tensor, target: Tensor) -> None:
+        """Refuse scores that are no log-probabilities, see `check_batch`."""
+        if bool((output > 0).any()):
+            raise ConfigurationError(
+                f"loss {self.name} needs log-probabilities, got an output of {output.max().item():.3g}; end the model "
+                "with LogSoftmax, or use cross-entropy"
+            )
+
     def __call__(self, output: Tensor, target: Tensor) -> Tensor:
         """The mean over the batch: ()."""
         _check_classes(self.name, output)
@@ -153,6 +161,10 @@ class BinaryCrossEntropy:
         else:
             object.__setattr__(self, "pos_weight", _read_weights(self, "pos_weight"))
 
+    def check(self, output: Tensor, target: Tensor) -> None:
+        """Refuse targets that are neither labels nor shares, see `check_batch`."""
+        _check_labels(self.name, target, bool(((target >= 0) & (target <= 1)).all()), "from 0 to 1")
+
     def __call__(self, output: Tensor, target: Tensor) -> Tensor:
         """The mean over the batch: ()."""
         fitting = _fit(self.name, output, target)
@@ -172,6 +184,11 @@ class Hinge:
     def __post_init__(self) -> None:
         """Refuse a margin that separates nothing."""
         _check(self, "margin", "a number > 0", _is_number(self.margin) and self.margin > 0)
+
+    def check(self, output: Tensor, target: Tensor) -> None:
+        """Refuse targets that are no labels, see `check_batch`."""
+        known = (target == 0) | (target == 1) | (target == -1)
+        _check_labels(self.name, target, bool(known.all()), "0 and 1, or -1 and 1")
 
     def __call__(self, output: Tensor, target: Tensor) -> Tensor:
         """The mean over the batch: ()."""
@@ -284,6 +301,20 @@ def _check_mean(loss: Loss) -> Loss:
     return loss
 
 
+def check_batch(loss: Loss, output: Any, target: Any) -> None:
+    """Refuse what a loss of ours would give a number for, and does not mean.
+
+    Args:
+        output: of the model, for a small batch.
+        target: of that batch.
+
+    Raises:
+        ConfigurationError: it does not.
+    """
+    if isinstance(loss, NegativeLogLikelihood | BinaryCrossEntropy | Hinge):
+        loss.check(output, target)
+
+
 def fit_targets(output: Tensor, target: Tensor) -> Tensor | None:
     """One target for each output, in the outputs' shape; None where there is not.
 
@@ -306,9 +337,16 @@ def _fit(name: str, output: Tensor, target: Tensor) -> Tensor:
     if fitting is None:
         raise ConfigurationError(
             f"loss {name} needs one target for each output, got outputs {tuple(output.shape)} and "
-            f"targets {tuple(target.shape)}; make the model's outputs fit"
+            f"targets {tuple(target.shape)}; make the model's outputs fit, or for labels of several classes use "
+            "cross-entropy or multi-class-hinge"
         )
     return fitting
+
+
+def _check_labels(name: str, target: Tensor, meant: bool, what: str) -> None:
+    if not meant:
+        found = ", ".join(f"{value:.3g}" for value in target.flatten()[:4].tolist())
+        raise ConfigurationError(f"loss {name} needs targets {what}, got {found}; for numbers use mse, mae or huber")
 
 
 def _check_classes(name: str, output: Tensor) -> None:

@@ -1,7 +1,7 @@
 """What to say of a name that nothing has: the near ones, then all there are."""
 
 import difflib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
 from psgd.errors import ConfigurationError
 
@@ -18,7 +18,7 @@ def unknown(what: str, name: str, known: Iterable[str]) -> ConfigurationError:
         "optimizer must be one of adam, sgd, got 'adm'; did you mean adam?"
     """
     names = sorted(known)
-    return ConfigurationError(f"{what} must be one of {', '.join(names)}, got {name!r}{_hint(name, names)}")
+    return ConfigurationError(f"{what} must be one of {', '.join(names)}, got {name!r}{near(name, names)}")
 
 
 def unknown_argument(what: str, name: str, known: Iterable[str]) -> ConfigurationError:
@@ -34,9 +34,15 @@ def unknown_argument(what: str, name: str, known: Iterable[str]) -> Configuratio
     """
     names = list(known)
     takes = ", ".join(names) or "none"
-    return ConfigurationError(f"{what} has no argument {name!r}; it takes {takes}{_hint(name, names)}")
+    return ConfigurationError(f"{what} has no argument {name!r}; it takes {takes}{near(name, names)}")
 
 
-def _hint(name: str, known: Sequence[str]) -> str:
-    near = difflib.get_close_matches(name.lower(), known)
-    return f"; did you mean {' or '.join(near)}?" if near else ""
+def near(name: str, known: Iterable[str]) -> str:
+    """What to add to an error about a name: the known ones that are nearly it, if there are any.
+
+    >>> near("tmax", ["T_max", "eta_min"])
+    '; did you mean T_max?'
+    """
+    words = {word.lower(): word for word in known}
+    found = [words[match] for match in difflib.get_close_matches(name.lower(), list(words))]
+    return f"; did you mean {' or '.join(found)}?" if found else ""

@@ -38,6 +38,13 @@ REFUSED: dict[type[Optimizer], str] = {
 }
 
 
+EXPECTED = (
+    "a function that makes an optimizer takes (named parameters, lr, ...), one that updates a parameter in place is "
+    "(param, grad, state, lr, ...), so named"
+)
+"""What a function of the user's own may be."""
+
+
 @dataclass(frozen=True, slots=True)
 class ConfiguredOptimizer:
     """Makes an optimizer from named parameters, as `resolve_optimizer` was told.
@@ -125,6 +132,8 @@ def resolve_optimizer(
         >>> factory([("weight", nn.Parameter(torch.zeros(2)))]).param_groups[0]["momentum"]
         0.9
     """
+    if groups is not None and not isinstance(groups, Mapping):
+        raise ConfigurationError(f"groups must be a mapping of patterns to options, got {groups!r}")
     name, make = _find(spec)
     if not (math.isfinite(lr) and lr >= 0):
         raise ConfigurationError(f"lr must be a finite number >= 0, got {lr}")
@@ -171,9 +180,12 @@ def _check_arguments(name: str, make: MakeOptimizer, args: Mapping[str, Any]) ->
     if len(known) < len(arguments):
         return known
     if "lr" not in known:
-        raise ConfigurationError(f"optimizer {name} must take lr, which schedules set, it takes {', '.join(known)}")
+        given = ", ".join(inspect.signature(make).parameters)
+        raise ConfigurationError(f"optimizer {name} must take lr, which schedules set, got ({given}); {EXPECTED}")
     others = [key for key in known if key != "lr"]
     for key in args:
+        if key == "lr":
+            raise ConfigurationError(f"optimizer {name}: lr must be given as lr, not among the other arguments")
         if key not in others:
             raise unknown_argument(f"optimizer {name}", key, others)
     return known
@@ -214,7 +226,9 @@ def _said_of(name: str, args: Mapping[str, Any]) -> Iterator[None]:
         yield
     except (AssertionError, IndexError, RuntimeError, TypeError, ValueError) as error:  # torch checks with all of them
         given = ", ".join(f"{key}={value!r}" for key, value in args.items())
-        raise ConfigurationError(f"optimizer {name}: {' '.join(str(error).split())}; got {given}") from error
+        unfit = isinstance(error, TypeError) and "positional argument" in str(error)
+        hint = f"; {EXPECTED}" if unfit else ""
+        raise ConfigurationError(f"optimizer {name}: {' '.join(str(error).split())}; got {given}{hint}") from error
 
 
 def check_optimizer(optimizer: object) -> None:

@@ -11,9 +11,22 @@ from typing import Literal
 
 from psgd.errors import ConfigurationError
 from psgd.training.callbacks import Callback
+from psgd.training.names import unknown
 
 Goal = Literal["min", "max"]
 Metrics = Mapping[str, float]
+
+FALLING = ("loss", "rmse", "mse", "mae")
+"""How metrics end of which less is better."""
+
+
+def goal_of(metric: str) -> Goal:
+    """Whether a metric is to fall or to rise, by its name.
+
+    >>> goal_of("test_rmse"), goal_of("test_accuracy")
+    ('min', 'max')
+    """
+    return "min" if metric.replace("-", "_").endswith(FALLING) else "max"
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +58,7 @@ class EarlyStopping(Callback):
     Attributes:
         monitor: the metric, as evaluations name it.
         patience: how many evaluations in a row may pass without an improvement.
-        mode: whether the metric is to fall or to rise.
+        mode: whether the metric is to fall or to rise; None: losses and errors are to fall, all else to rise.
         min_delta: by how much more than that a metric must be better than the best one to count as improved.
 
     Raises:
@@ -58,7 +71,7 @@ class EarlyStopping(Callback):
 
     monitor: str = "test_loss"
     patience: int = 3
-    mode: Goal = "min"
+    mode: Goal | None = None
     min_delta: float = 0.0
 
     def __post_init__(self) -> None:
@@ -76,7 +89,7 @@ class EarlyStopping(Callback):
         """
         best, waited = math.nan, 0
         for value in _monitored(self.monitor, history):
-            if _is_better(value, best, self.mode, self.min_delta):
+            if _is_better(value, best, self.mode or goal_of(self.monitor), self.min_delta):
                 best, waited = value, 0
             else:
                 waited += 1
@@ -93,7 +106,7 @@ class ReduceLROnPlateau(Callback):
 
     Attributes:
         monitor: the metric, as evaluations name it.
-        mode: whether the metric is to fall or to rise.
+        mode: whether the metric is to fall or to rise; None: losses and errors are to fall, all else to rise.
         factor: what the learning rate is multiplied by.
         patience: how many evaluations in a row may pass without an improvement before it is.
         threshold: by how much more than that a metric must be better than the best one to count as improved.
@@ -110,7 +123,7 @@ class ReduceLROnPlateau(Callback):
     """
 
     monitor: str = "test_loss"
-    mode: Goal = "min"
+    mode: Goal | None = None
     factor: float = 0.1
     patience: int = 10
     threshold: float = 1e-4
@@ -139,7 +152,7 @@ class ReduceLROnPlateau(Callback):
         """
         best, waited, resting, reduced = math.nan, 0, 0, False
         for value in _monitored(self.monitor, history):
-            if _is_better(value, best, self.mode, self._margin(best)):
+            if _is_better(value, best, self.mode or goal_of(self.monitor), self._margin(best)):
                 best, waited = value, 0
             else:
                 waited += 1
@@ -166,7 +179,7 @@ class ModelCheckpoint(Callback):
 
     Attributes:
         monitor: the metric, as evaluations name it.
-        mode: whether the metric is to fall or to rise.
+        mode: whether the metric is to fall or to rise; None: losses and errors are to fall, all else to rise.
         save_best: write ``best.safetensors``.
         save_last: write ``last.safetensors`` at every evaluation; the run's final weights are written anyway.
 
@@ -179,7 +192,7 @@ class ModelCheckpoint(Callback):
     """
 
     monitor: str = "test_loss"
-    mode: Goal = "min"
+    mode: Goal | None = None
     save_best: bool = True
     save_last: bool = True
 
@@ -197,7 +210,7 @@ class ModelCheckpoint(Callback):
         """
         best, newest_is_best = math.nan, False
         for value in _monitored(self.monitor, history):
-            newest_is_best = _is_better(value, best, self.mode, 0.0)
+            newest_is_best = _is_better(value, best, self.mode or goal_of(self.monitor), 0.0)
             best = value if newest_is_best else best
         return ("best",) * (self.save_best and newest_is_best) + ("last",) * self.save_last
 
@@ -218,6 +231,11 @@ class Policies:
     keeping: ModelCheckpoint | None = None
     lr: float = 1.0
 
+    @property
+    def monitors(self) -> list[str]:
+        """The metrics that they go by."""
+        return [each.monitor for each in (self.stopping, self.plateau, self.keeping) if each is not None]
+
     def lr_factor(self, history: Sequence[Metrics]) -> tuple[float, str]:
         """What the schedule's learning rate is multiplied by from the following boundary on, and why."""
         if self.plateau is None or self.lr == 0:
@@ -229,7 +247,7 @@ class Policies:
 def _monitored(monitor: str, history: Sequence[Metrics]) -> list[float]:
     for evaluation in history:
         if monitor not in evaluation:
-            raise ConfigurationError(f"monitor must be one of {', '.join(evaluation)}, got {monitor!r}")
+            raise unknown("monitor", monitor, evaluation)
     return [evaluation[monitor] for evaluation in history]
 
 
@@ -240,8 +258,8 @@ def _is_better(value: float, best: float, mode: Goal, margin: float) -> bool:
     return best - value > margin if mode == "min" else value - best > margin
 
 
-def _check_mode(mode: str) -> None:
-    if mode not in ("min", "max"):
+def _check_mode(mode: str | None) -> None:
+    if mode not in (None, "min", "max"):
         raise ConfigurationError(f"mode must be min or max, got {mode!r}")
 
 

@@ -51,6 +51,11 @@ def regularize(optimizer: Optimizer, *, l1: float = 0.0, l2: float = 0.0, decay:
         >>> weight.tolist()
         [0.875, 0.0]
     """
+    if not isinstance(optimizer, Optimizer):
+        raise ConfigurationError(
+            f"regularize needs an optimizer that is made, got {type(optimizer).__name__}; in a factory it takes what "
+            "that returns"
+        )
     name = type(optimizer).__name__
     own = [option for option in OPTIONS if option in optimizer.defaults]
     for option, value in (("l1", l1), ("l2", l2), ("decay", decay)):

@@ -15,7 +15,7 @@ from torch.optim.lr_scheduler import ChainedScheduler, LambdaLR, LRScheduler
 from psgd.config import NamedTensors, OptimizerFactory, ScheduleFactory
 from psgd.errors import ConfigurationError
 from psgd.training.imports import import_callable
-from psgd.training.names import unknown
+from psgd.training.names import unknown, unknown_argument
 from psgd.training.own_schedules import InTurn, WarmUp
 
 # Those that are made of numbers; the others are made of functions or of schedules.
@@ -189,7 +189,8 @@ def _parse(text: str, args: Mapping[str, Any]) -> tuple[list[ScheduleFactory], l
     milestones = rest.pop("milestones", None) if len(products) > 1 else []
     if rest:
         key = next(iter(rest))
-        raise ConfigurationError(f"schedule argument {key} must say whose it is, such as {tags[0]}.{key}")
+        whose = [part.tag for part in map(_Part, tags, makers, dealt) if key in _takes(part)] or tags
+        raise ConfigurationError(f"schedule argument {key} must say whose it is, such as {whose[0]}.{key}")
     ticks = _check_milestones(text, milestones, len(products) - 1)
     parts = map(_Part, tags, makers, dealt)
     return [_product(list(islice(parts, len(product)))) for product in products], ticks
@@ -231,8 +232,10 @@ def _check_milestones(text: str, milestones: object, count: int) -> list[int]:
     given = milestones if isinstance(milestones, list | tuple) else []
     ticks = [tick for tick in given if isinstance(tick, int) and tick > 0]
     if len(ticks) != count or list(given) != sorted(set(ticks)):
-        wanted = f"{count} ascending ticks at which" if count > 1 else "the tick at which"
-        raise ConfigurationError(f"schedule {text} needs milestones=[...], {wanted} the next begins, got {milestones}")
+        wanted = f"a list of {count} ascending ticks" if count > 1 else "a list of one tick"
+        raise ConfigurationError(
+            f"schedule {text} needs milestones=[...], {wanted} at which the next begins, got {milestones}"
+        )
     return ticks
 
 
@@ -256,7 +259,7 @@ def _check_part(part: _Part) -> ScheduleFactory:
     takes = _takes(part)
     for key in part.args:
         if key not in takes:
-            raise ConfigurationError(f"schedule {part.tag} has no argument {key!r}; it takes {', '.join(takes)}")
+            raise unknown_argument(f"schedule {part.tag}", key, takes)
     if part.make in SCHEDULES.values():
         _tick_once(part)
     return partial(_build, part)

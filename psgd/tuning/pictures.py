@@ -124,6 +124,8 @@ def draw_parallel(space: Space, trials: Sequence[Trial], metric: str, goal: Goal
     for place, name in enumerate(names):
         _draw_axis(axes, place, _ticks(space[name]))
     metric_ticks = [(f"{low + (high - low) * share:.4g}", share) for share in (0.05, 0.275, 0.5, 0.725, 0.95)]
+    if any(not low <= value <= high for value in values):
+        metric_ticks[0 if goal == "max" else -1] = ("far off", 0.0 if goal == "max" else 1.0)
     _draw_axis(axes, len(names), metric_ticks)
     axes.set(xlim=(-0.25, len(names) + 0.45), ylim=(-0.04, 1.04), yticks=[])
     axes.set_xticks(range(len(names) + 1), [*(name.replace(".", ".\n", 1) for name in names), metric])

@@ -47,6 +47,15 @@ def empty():
 
 def broken():
     raise RuntimeError("out of ideas")
+
+def returns(param, grad, state, lr):
+    return param - lr * grad
+
+def raises(param, grad, state, lr):
+    raise ValueError("no rule today")
+
+def misnamed(p, g, s, lr):
+    p.sub_(g, alpha=lr)
 """
 
 
@@ -154,8 +163,13 @@ def test_a_dry_run_tells_the_plan_and_writes_nothing(capsys: pytest.CaptureFixtu
         "tensors": 4,
         "parameters": 64 * 128 + 128 + 128 * 10 + 10,
         "optimizer": "Adam",
+        "groups": ["4 tensors: lr=0.002, betas=(0.9, 0.999), eps=1e-08"],
         "schedule": None,
+        "clip": None,
+        "on_nonfinite": "skip",
         "loss": "CrossEntropy(weight=None, label_smoothing=0.0)",
+        "metrics": None,
+        "by_evaluations": None,
         "layout": "sliced",
         "bytes_a_shard": plan["bytes_a_shard"],
         "plane": "auto",
@@ -291,6 +305,20 @@ def test_a_malformed_straggler_is_refused(text: str) -> None:
         ("--metrics rmse", ["metric rmse"]),
         ("--data diabetes --metrics auroc", ["metric auroc"]),
         ("--data diabetes --model cnn", ["model cnn needs inputs of shape (C, H, W)"]),
+        (
+            "--patience 1 --monitor test_acuracy",
+            ["monitor must be one of test_accuracy, test_loss, got 'test_acuracy'"],
+        ),
+        ("--monitor test_loss", ["monitor must be left out without patience, plateau and keep_best"]),
+        ("--data diabetes --loss hinge", ["loss hinge needs targets 0 and 1, or -1 and 1", "for numbers use mse"]),
+        ("--data diabetes --loss bce-with-logits", ["needs targets from 0 to 1"]),
+        ("--loss nll", ["loss nll needs log-probabilities", "or use cross-entropy"]),
+        ("--loss hinge", ["loss hinge needs one target for each output", "cross-entropy or multi-class-hinge"]),
+        ("--optimizer psgd_test_models:returns", ["update returns must change param in place and return nothing"]),
+        ("--optimizer psgd_test_models:raises", ["optimizer fails in its first step: ValueError: no rule today"]),
+        ("--optimizer psgd_test_models:misnamed", ["(param, grad, state, lr, ...), so named"]),
+        ("--optimizer-args lr=1", ["optimizer adam: lr must be given as lr"]),
+        ("--schedule-args Tmax=9 --schedule cosine", ["did you mean T_max?"]),
         ("--limit 1438", ["limit must be <= 1437, the training samples of digits, got 1438"]),
         ("--limit 0", ["limit must be >= 1, got 0"]),
         ("--data mnist", ["data mnist needs the folder of its IDX files", "--data-dir"]),
@@ -453,15 +481,17 @@ def test_every_option_around_the_optimizer_reaches_the_plan() -> None:
     made = job.optimizer(job.model().named_parameters())
     groups = [{k: group[k] for k in ("lr", "weight_decay", "l1", "decay")} for group in made.param_groups]
     usual = {"lr": 0.002, "weight_decay": 0.5, "l1": 0.125, "decay": 1.0}
-    assert groups == [usual, {**usual, "lr": 0.25}, {**usual, "weight_decay": 0.0, "decay": 0.0}]
-    assert [group["param_names"] for group in made.param_groups] == [["3.weight"], ["1.weight", "1.bias"], ["3.bias"]]
+    spared = {**usual, "weight_decay": 0.0, "decay": 0.0}
+    assert groups == [usual, {**spared, "lr": 0.25}, {**usual, "lr": 0.25}, spared]
+    names = [group["param_names"] for group in made.param_groups]
+    assert names == [["3.weight"], ["1.bias"], ["1.weight"], ["3.bias"]]
     assert (job.clip, job.on_nonfinite, job.saves_measured) == (Clip(value=2.0), "fail", True)
     assert job.schedule is not None
     assert job.schedule(made).get_last_lr()[0] == 0.002 / 4
     assert plan.policies == Policies(
-        EarlyStopping("test_accuracy", 4, "max"),
-        ReduceLROnPlateau("test_accuracy", "max", factor=0.5, patience=2),
-        ModelCheckpoint("test_accuracy", "max"),
+        EarlyStopping("test_accuracy", 4),
+        ReduceLROnPlateau("test_accuracy", factor=0.5, patience=2),
+        ModelCheckpoint("test_accuracy"),
         lr=0.25,
     )
     assert job.data is not None

@@ -47,3 +47,12 @@ def test_workers_and_shards_share_gpus() -> None:
 
 def test_fractions_of_a_cpu_add_up() -> None:
     check(Need(4, 1, Placement(cpus_per_worker=0.25)), {"CPU": 2.0}, "the cluster")
+
+
+def test_each_process_reserves_a_bundle_the_shards_first() -> None:
+    need = Need(2, 1, Placement(cpus_per_worker=0.5, gpus_per_worker=0.25))
+    assert need.bundles == [{"CPU": 1.0}, *([{"CPU": 0.5, "GPU": 0.25}] * 2)]
+
+
+def test_a_process_that_costs_nothing_marks_its_place() -> None:
+    assert Need(1, 0, Placement(cpus_per_worker=0)).bundles == [{"CPU": 0.001}]

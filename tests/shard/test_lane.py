@@ -1,3 +1,4 @@
+from collections.abc import Sequence
 from functools import partial
 
 import numpy as np
@@ -6,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from psgd.config import NamedTensors
+from psgd.config import Clip, NamedTensors
 from psgd.core.effects import How
 from psgd.core.layout import Layout, Part, Role, TensorSpec, partition
 from psgd.shard.lane import Gradient, Lane
@@ -148,3 +149,70 @@ def test_asking_for_its_groups_changes_nothing() -> None:
     assert torch.equal(memory, before)
     lane.apply([gradient(torch.ones(ELEMENTS))], How(tick=0))
     assert view(memory, 0, ELEMENTS, "float32").tolist() == [-1.0] * ELEMENTS
+
+
+# ------------------------------------------------------------------ clipping
+
+
+@pytest.mark.parametrize(
+    ("clip", "how"),
+    [
+        (None, How(tick=0, clip_scale=0.5)),
+        (Clip(value=0.25), How(tick=0)),
+        (Clip(tensor_norm=0.25), How(tick=0)),
+    ],
+)
+def test_the_memory_of_a_clipped_gradient_is_left_as_it_is(clip: Clip | None, how: How) -> None:
+    memory = allocate(LAYOUT.pushed_bytes)
+    (part,) = partition(LAYOUT, 1)
+    lane = Lane(LAYOUT, part, PLAIN, None, True, memory, average_in_chunks, clip)
+    lane.begin()
+    pushed = gradient(torch.full((ELEMENTS,), 2.0))
+    lane.apply([pushed], how)
+    assert torch.equal(view(pushed.memory, 0, ELEMENTS, "float32"), torch.full((ELEMENTS,), 2.0))
+    assert not torch.equal(view(memory, 0, ELEMENTS, "float32"), torch.full((ELEMENTS,), -2.0))
+
+
+def test_buffers_are_averaged_and_never_clipped() -> None:
+    layout = Layout(
+        [
+            TensorSpec("weight", (64,), "float32", Role.PARAMETER),
+            TensorSpec("running", (64,), "float32", Role.BUFFER),
+        ]
+    )
+    (part,) = partition(layout, 1)
+    memory = allocate(layout.pushed_bytes)
+    lane = Lane(layout, part, PLAIN, None, False, memory, average_in_chunks, Clip(value=0.5))
+    lane.begin()
+    pushes = [Gradient(torch.full((128,), value).view(torch.uint8), frozenset()) for value in (2.0, 4.0)]
+    squares = lane.square_sums([push.memory for push in pushes])
+    assert squares == [64 * 3.0**2]
+    lane.apply(pushes, How(tick=0, clip_scale=0.125))
+    assert view(memory, 0, 64, "float32").tolist() == [-0.375] * 64
+    assert view(memory, 256, 64, "float32").tolist() == [3.0] * 64
+
+
+def test_what_was_measured_is_not_averaged_again() -> None:
+    taken: list[int] = []
+
+    def counting(gradients: Sequence[Tensor], mean: Tensor) -> None:
+        taken.append(mean.numel())
+        average_in_chunks(gradients, mean)
+
+    memory = allocate(LAYOUT.pushed_bytes)
+    lane = make_lane(memory, average=counting)
+    pushes = [gradient(torch.full((ELEMENTS,), value)) for value in (1.0, 2.0)]
+    assert sum(lane.square_sums([push.memory for push in pushes])) == ELEMENTS * 1.5**2
+    before = list(taken)
+    lane.apply(pushes, How(tick=0))
+    assert taken == before
+    assert view(memory, 0, ELEMENTS, "float32").tolist() == [-1.5] * ELEMENTS
+
+
+def test_the_learning_rate_is_scaled_for_one_step_only() -> None:
+    memory = allocate(LAYOUT.pushed_bytes)
+    lane = make_lane(memory)
+    ones = gradient(torch.ones(ELEMENTS))
+    assert lane.apply([ones], How(tick=0, lr_factor=0.25)) == (0.25,)
+    assert lane.apply([ones], How(tick=0)) == (1.0,)
+    assert view(memory, 0, ELEMENTS, "float32").tolist() == [-1.25] * ELEMENTS

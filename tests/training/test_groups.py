@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from psgd.errors import ConfigurationError
-from psgd.training.groups import check_groups, param_groups, undecayed
+from psgd.training.groups import check_groups, param_groups, spare, undecayed
 from psgd.training.optimizers import OPTIMIZERS, MakeOptimizer
 
 NAMES = ("conv.weight", "conv.bias", "norm.weight", "norm.bias", "fc.weight", "fc.bias")
@@ -123,3 +123,22 @@ def test_names_joined_by_commas_are_one_group() -> None:
     rest, chosen = param_groups(model.named_parameters(), {",".join(undecayed(model)): {"weight_decay": 0.0}})
     assert [name for name, _ in rest["params"]] == ["0.weight"]
     assert [name for name, _ in chosen["params"]] == ["0.bias", "1.weight", "1.bias"]
+
+
+OFF = {"decay": 0.0}
+
+
+@pytest.mark.parametrize(
+    ("groups", "expected"),
+    [
+        ({}, {"conv.bias,fc.bias": OFF}),
+        ({"conv.*": {"lr": 1.0}}, {"conv.bias": {**OFF, "lr": 1.0}, "conv.*": {"lr": 1.0}, "fc.bias": OFF}),
+        ({"*bias": {"lr": 1.0}}, {"conv.bias,norm.bias,fc.bias": {**OFF, "lr": 1.0}}),
+        ({"*bias": {"decay": 1.0}}, {"conv.bias,norm.bias,fc.bias": {"decay": 1.0}}),
+        ({"none": {"lr": 1.0}}, {"none": {"lr": 1.0}, "conv.bias,fc.bias": OFF}),
+    ],
+)
+def test_spared_parameters_keep_what_their_group_says(groups: Any, expected: Any) -> None:
+    spared = [name for name in NAMES if name.endswith("bias") and (name != "norm.bias" or "*bias" in groups)]
+    assert spare(groups, NAMES, spared, OFF) == expected
+    assert spare(groups, NAMES, spared, {}) == groups

@@ -9,7 +9,7 @@ from torch import nn
 from torch.optim import SGD, Optimizer
 
 from psgd.errors import ConfigurationError
-from psgd.training.optimizers import OPTIMIZERS, check_optimizer, optimizer, resolve_optimizer
+from psgd.training.optimizers import EXPECTED, OPTIMIZERS, check_optimizer, optimizer, resolve_optimizer
 from psgd.training.rules.ema_momentum import EMAMomentum
 from psgd.training.rules.ftrl import FTRL
 from psgd.training.rules.lamb import LAMB
@@ -123,7 +123,7 @@ def test_arguments_reach_the_optimizer() -> None:
             "ema-momentum",
             0.1,
             {"lr": 0.2},
-            "optimizer ema-momentum has no argument 'lr'; it takes beta, maximize",
+            "optimizer ema-momentum: lr must be given as lr, not among the other arguments",
         ),
         ("sgd", 0.1, {"momentum": -1}, "optimizer sgd: Invalid momentum value: -1; got lr=0.1, momentum=-1"),
         (
@@ -235,7 +235,7 @@ def test_classes_and_functions_need_no_name() -> None:
         (
             "Rateless",
             {},
-            "optimizer own_optimizers:Rateless must take lr, which schedules set, it takes factor",
+            "optimizer own_optimizers:Rateless must take lr, which schedules set, got (params, factor); " + EXPECTED,
         ),
         (
             "Searching",
@@ -264,7 +264,9 @@ def test_what_is_wrong_with_an_own_one_is_said(own: str, attribute: str, args: d
 def test_what_an_own_factory_returns_is_checked(own: str) -> None:
     with pytest.raises(ConfigurationError, match=r"must return a torch\.optim\.Optimizer, got list$"):
         optimizer(f"{own}:lazy", 0.1)(layer().named_parameters())
-    with pytest.raises(ConfigurationError, match=rf"^optimizer {own}:scaled: .*missing .*'factor'; got lr=0.1$"):
+    with pytest.raises(
+        ConfigurationError, match=rf"^optimizer {own}:scaled: .*missing .*'factor'; got lr=0.1; a function"
+    ):
         optimizer(f"{own}:scaled", 0.1)(layer().named_parameters())
 
 

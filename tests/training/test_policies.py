@@ -15,6 +15,7 @@ from psgd.training.policies import (
     Rate,
     ReduceLROnPlateau,
     Stop,
+    goal_of,
 )
 
 NAN = float("nan")
@@ -54,7 +55,7 @@ def test_a_decision_has_its_reason() -> None:
 
 
 def test_a_metric_that_evaluations_lack_is_refused() -> None:
-    with pytest.raises(ConfigurationError, match=r"^monitor must be one of loss, accuracy, got 'f1'$"):
+    with pytest.raises(ConfigurationError, match=r"^monitor must be one of accuracy, loss, got 'f1'$"):
         EarlyStopping("f1").decide([{"loss": 1.0, "accuracy": 0.5}])
 
 
@@ -71,6 +72,18 @@ def test_an_attribute_out_of_range_is_refused(change: dict[str, Any], message: s
     with pytest.raises(ConfigurationError) as caught:
         EarlyStopping(**change)
     assert str(caught.value) == message
+
+
+@pytest.mark.parametrize(
+    ("metric", "goal"),
+    [("test_loss", "min"), ("loss", "min"), ("test_log-loss", "min"), ("test_rmse", "min"), ("test_f1_macro", "max")],
+)
+def test_the_direction_of_a_metric_follows_from_its_name(metric: str, goal: str) -> None:
+    assert goal_of(metric) == goal
+    falling = [{metric: 2.0}, {metric: 1.0}]
+    assert ("best" in ModelCheckpoint(metric).decide(falling)) == (goal == "min")
+    assert isinstance(EarlyStopping(metric, patience=1).decide(falling), Continue) == (goal == "min")
+    assert (ReduceLROnPlateau(metric, patience=0).decide(falling, 1.0).lr == 1.0) == (goal == "min")
 
 
 # ------------------------------------------------------------------ the learning rate

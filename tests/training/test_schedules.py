@@ -250,12 +250,12 @@ KNOWN = "constant, cosine, cosine-restarts, cyclic, exponential, linear, multi-s
         (
             "linear,constant",
             {},
-            "schedule linear,constant needs milestones=[...], the tick at which the next begins, got None",
+            "schedule linear,constant needs milestones=[...], a list of one tick at which the next begins, got None",
         ),
         (
             "linear,constant,linear",
             {"milestones": [5, 3]},
-            "schedule linear,constant,linear needs milestones=[...], 2 ascending ticks at which the next begins, "
+            "schedule linear,constant,linear needs milestones=[...], a list of 2 ascending ticks at which the next begins, "
             "got [5, 3]",
         ),
         (

@@ -40,7 +40,7 @@ def test_one_point_that_can_be_run_is_found_before_anything_starts() -> None:
 
 @pytest.mark.parametrize("search", [Search({"workers": Choices((0, -1))}, "grid", 16, "test_loss", "min"), BAYES])
 def test_a_space_without_any_is_refused_with_the_first_reason(search: Search) -> None:
-    with pytest.raises(ConfigurationError, match=r"none of (2|32) points .* can be run; the first: workers must be"):
+    with pytest.raises(ConfigurationError, match=r"none of (2|32) points .* can be run; the first: .* got (0|-2)$"):
         probe(search, lambda values: make_trainer(**{"workers": -2, **values}))
 
 

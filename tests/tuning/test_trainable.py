@@ -91,13 +91,14 @@ def test_a_trial_on_the_memory_plane_reserves_what_it_computes_on() -> None:
     assert reserved_by(on_gpu) == ({"CPU": 1.0, "GPU": 1.0}, [], "PACK")
 
 
-@pytest.mark.usefixtures("cluster")
-def test_bundles_fit_as_often_as_the_scarcest_resource_says() -> None:
+def test_bundles_fit_as_often_as_the_scarcest_resource_says(cluster: dict[str, float]) -> None:
     assert fits([{}, {"CPU": 1.0}, {"CPU": 0.5}]) == 2
-    assert fits([{"CPU": 0.1}]) == 40
+    assert fits([{"CPU": 0.1}] * 3) == 13
     assert fits([{"CPU": 1.0, "GPU": 0.5}]) == 2
     assert fits([{"CPU": 5.0}]) == 0
     assert fits([{"TPU": 1.0}]) == 0
+    cluster["CPU"] = 0.3
+    assert fits([{"CPU": 0.1}]) == 3  # though 0.3 / 0.1 is less than 3
 
 
 @pytest.mark.usefixtures("cluster")

@@ -4,9 +4,10 @@ import pytest
 import torch
 
 from psgd.core.ids import Boundary
-from psgd.core.modes import Async
+from psgd.core.modes import Async, Mode, Sync
 from psgd.errors import InternalError, LostError
 from psgd.training.metrics import evaluate, resolve_metrics
+from psgd.transport.state import read_state
 from psgd.worker.evaluator import Evaluated, Evaluator
 from tests.jobs import SLOTS, STEPS, NormAndDropout, Parties, first_model, images, make_job, plan_of
 from tests.reference import train_reference
@@ -69,6 +70,21 @@ def test_on_arrival_the_versions_of_all_shards_are_named() -> None:
     parties = Parties(job)
     parties.exhaust(0)
     assert Evaluator(job, parties.connections).evaluate(Boundary(1)).versions == (SLOTS, SLOTS)
+
+
+@pytest.mark.parametrize("mode", [Sync(), Async()], ids=str)
+def test_weights_that_were_measured_can_be_read_again_after_the_following_ones(mode: Mode) -> None:
+    job = make_job(mode=mode, shards=2, steps=2, evaluate_every=1, evaluation_data=images)
+    parties = Parties(replace(job, saves_measured=True))
+    evaluator = Evaluator(parties.job, parties.connections)
+    while parties.figures().version == 0:
+        parties.workers[0].advance(timeout_s=0)
+    first = evaluator.evaluate(Boundary(1))
+    parties.exhaust(0)
+    second = evaluator.evaluate(Boundary(2))
+    assert second.versions > first.versions
+    for boundary, versions in ((Boundary(1), first.versions), (Boundary(2), second.versions)):
+        assert read_state(parties.connections, job.layout, job.parts(), boundary)[1] == versions
 
 
 def test_metrics_that_are_more_than_a_number_come_as_arrays() -> None:

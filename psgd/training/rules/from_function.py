@@ -10,7 +10,7 @@ from torch.optim.optimizer import ParamsT
 from psgd.errors import ConfigurationError
 from psgd.training.rules.base import Rule, check_at_least_0
 
-Update = Callable[..., None]
+Update = Callable[..., object]
 """(param, grad, state, lr), and keyword arguments if it has options."""
 
 ARGUMENTS = ("param", "grad", "state", "lr")
@@ -97,4 +97,10 @@ class FunctionOptimizer(Rule):
     def _update(self, group: dict[str, Any], parameters: list[Tensor], grads: list[Tensor]) -> None:
         options = {name: group[name] for name in self.options}
         for parameter, grad in zip(parameters, grads, strict=True):
-            self.update(parameter, grad.clone(), self.state[parameter], float(group["lr"]), **options)
+            state, lr = self.state[parameter], float(group["lr"])
+            returned = self.update(parameter, grad.clone(), state, lr, **options)
+            if returned is not None:
+                raise ConfigurationError(
+                    f"update {type(self).__name__} must change param in place and return nothing, "
+                    f"got {type(returned).__name__}"
+                )
