@@ -12,6 +12,7 @@ from psgd.experiments.arms import Comparison, Run
 from psgd.experiments.measuring import is_measured, measure_training_set
 from psgd.experiments.resumption import State, clear, state_of
 from psgd.planning import Plan, blame
+from psgd.runlog import FILE_NAME
 from psgd.trainer import Trainer
 
 MakeTrainer = Callable[[Run], Trainer]
@@ -39,6 +40,11 @@ def inspect(comparison: Comparison, make_trainer: MakeTrainer) -> list[Task]:
     Raises:
         ConfigurationError: if one can not be run, or a run with other settings is in its place.
     """
+    if (comparison.out / FILE_NAME).exists():
+        raise ConfigurationError(
+            f"out must be a folder for many runs, got {comparison.out}: a single one is there ({FILE_NAME}); "
+            "choose another folder"
+        )
     return [_task(run, make_trainer(run), comparison.out / run.folder) for run in comparison.runs()]
 
 

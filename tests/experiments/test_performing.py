@@ -126,13 +126,23 @@ def test_a_folder_that_can_not_be_written_is_refused_before_anything_starts(tmp_
         inspect(two_arms(tmp_path / "out"), trainer_of)
 
 
-def test_a_run_that_fails_does_not_stop_the_others(comparison: Comparison, monkeypatch: pytest.MonkeyPatch) -> None:
-    failing(monkeypatch, LostError("shard 1 is gone"))
+def test_the_folder_of_a_single_run_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "run.jsonl").touch()
+    with pytest.raises(ConfigurationError, match=r"^out must be a folder for many runs, got .*run\.jsonl"):
+        inspect(two_arms(tmp_path), trainer_of)
+
+
+@pytest.mark.parametrize("error", [LostError("shard 1 is gone"), ValueError("shard 1 is gone")], ids=["lost", "raised"])
+def test_a_run_that_fails_does_not_stop_the_others(
+    error: Exception, comparison: Comparison, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    failing(monkeypatch, error)
     lines: list[str] = []
     failed = perform(inspect(comparison, trainer_of), lines.append)
     folders = [comparison.out / run.folder for run in comparison.runs() if run.seed == 1 and run.arm.optimizer.args]
-    assert failed == dict.fromkeys(folders, "shard 1 is gone")
-    assert lines[4].startswith("4 of 6: sgd:momentum=0.5, sync, lr 0.125, seed 1: failed: shard 1 is gone; about ")
+    assert failed.keys() == set(folders)
+    assert all("shard 1 is gone" in reason for reason in failed.values())
+    assert lines[4].startswith("4 of 6: sgd:momentum=0.5, sync, lr 0.125, seed 1: failed: ")
     assert complete(comparison) == 4
 
 

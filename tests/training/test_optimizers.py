@@ -264,9 +264,7 @@ def test_what_is_wrong_with_an_own_one_is_said(own: str, attribute: str, args: d
 def test_what_an_own_factory_returns_is_checked(own: str) -> None:
     with pytest.raises(ConfigurationError, match=r"must return a torch\.optim\.Optimizer, got list$"):
         optimizer(f"{own}:lazy", 0.1)(layer().named_parameters())
-    with pytest.raises(
-        ConfigurationError, match=rf"^optimizer {own}:scaled: .*missing .*'factor'; got lr=0.1; a function"
-    ):
+    with pytest.raises(ConfigurationError, match=rf"^optimizer {own}:scaled: .*missing .*'factor'; got lr=0.1; a "):
         optimizer(f"{own}:scaled", 0.1)(layer().named_parameters())
 
 

@@ -255,8 +255,8 @@ KNOWN = "constant, cosine, cosine-restarts, cyclic, exponential, linear, multi-s
         (
             "linear,constant,linear",
             {"milestones": [5, 3]},
-            "schedule linear,constant,linear needs milestones=[...], a list of 2 ascending ticks at which the next begins, "
-            "got [5, 3]",
+            "schedule linear,constant,linear needs milestones=[...], a list of 2 ascending ticks at which "
+            "the next begins, got [5, 3]",
         ),
         (
             "exponential+cyclic",
