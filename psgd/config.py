@@ -134,7 +134,7 @@ class Clip:
             got = " and ".join(given) or "none"
             raise ConfigurationError(f"clip must be one of norm, value and tensor_norm, got {got}")
         for name, limit in given.items():
-            if not (math.isfinite(limit) and limit > 0):
+            if not isinstance(limit, int | float) or not (math.isfinite(limit) and limit > 0):
                 raise ConfigurationError(f"clip {name} must be a finite number > 0, got {limit}")
 
 

@@ -210,6 +210,11 @@ def check_update(
     return made
 
 
+def largest_lr(optimizer: OptimizerFactory, model: nn.Module) -> float:
+    """The largest learning rate that an optimizer is made with; schedules may change it at once."""
+    return max(float(group["lr"]) for group in optimizer(model.named_parameters()).param_groups)
+
+
 def rehearse_update(model: nn.Module, optimizer: OptimizerFactory) -> None:
     """Step once with small gradients, on parameters of its own, so that what a rule raises shows before it runs.
 
@@ -247,8 +252,13 @@ def check_monitors(
     dataset = cast(MapDataset, evaluation_data())
     few = Subset(cast("Dataset[Any]", dataset), range(min(2, len(dataset))))
     with torch.random.fork_rng():
-        model = factory()
-        measured = evaluate(model, cast(MapDataset, few), training.loss, 2, torch.device("cpu"), training.metrics)
+        cpu = torch.device("cpu")
+        try:
+            measured = evaluate(factory(), cast(MapDataset, few), training.loss, 2, cpu, training.metrics)
+        except ConfigurationError:
+            raise
+        except Exception as error:  # of the user's own model, loss or metric
+            raise ConfigurationError(f"model, loss and metrics fail on val_data: {blame(error)}") from error
     names = [f"test_{name}" for name in measured.scalars]
     for monitor in policies.monitors:
         if monitor not in names:
@@ -337,7 +347,7 @@ def describe(job: Job, placement: Placement, optimizer: Optimizer) -> dict[str, 
         "bytes": job.layout.bytes,
         "optimizer": type(optimizer).__name__,
         "optimizer_args": {key: value for key, value in optimizer.defaults.items() if _is_plain(value)},
-        "schedule": None if job.schedule is None else _name(job.schedule),
+        "schedule": None if job.schedule is None else getattr(job.schedule, "name", _name(job.schedule)),
         "own_loop": job.own_loop is not None,
         **{f.name: getattr(training, f.name) for f in fields(training) if f.name not in SAID_OTHERWISE},
         "loss": repr(training.loss) if is_dataclass(training.loss) else _name(training.loss),

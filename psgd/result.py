@@ -69,7 +69,7 @@ def make_result(
     """The result of a run from what was recorded of it."""
     measured = recorder.evaluations[-1].metrics if recorder.evaluations else {}
     train_loss = figures["train_loss"]
-    best = None if path is None else path / BEST_NAME
+    best = path / BEST_NAME if path is not None and job.saves_measured else None
     told = next((record.metrics for record in reversed(recorder.reported) if record.slot == 0), {})
     return Result(
         metrics={**told, **({} if train_loss is None else {"train_loss": train_loss}), **measured},

@@ -148,15 +148,15 @@ def encode(record: Record) -> str:
     '{"kind": "notice", "time_s": 1.5, "text": "worker 1 replaced"}'
     """
     fields = {"kind": type(record).__name__.lower(), **dataclasses.asdict(record)}
-    return json.dumps(_finite(fields), allow_nan=False)
+    return json.dumps(finite(fields), allow_nan=False)
 
 
-def _finite(value: Any) -> Any:
-    """The value with null for NaN and Inf, which JSON has not."""
+def finite(value: Any) -> Any:
+    """The value with None for NaN and Inf, which JSON has not, however deep they lie."""
     if isinstance(value, dict):
-        return {name: _finite(item) for name, item in value.items()}
+        return {name: finite(item) for name, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_finite(item) for item in value]
+        return [finite(item) for item in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 

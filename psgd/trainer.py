@@ -47,6 +47,7 @@ from psgd.planning import (
     describe,
     first_model,
     keeps_whole,
+    largest_lr,
     new_folder,
     rehearse,
     rehearse_update,
@@ -255,7 +256,7 @@ class Trainer:
         model = first_model(self.model, self.seed, self.warm_start)
         schedule = schedule_of(self.callbacks, self.lr_scheduler, self._steps_per_epoch(samples, self.slots or workers))
         optimizer = check_update(model, self.optimizer, schedule, steps)
-        policies = policies_of(self.callbacks, max(map(_first_lr, optimizer.param_groups)))
+        policies = policies_of(self.callbacks, largest_lr(self.optimizer, model))
         if policies.keeping is not None and out is None:
             raise ConfigurationError("callbacks: ModelCheckpoint needs a folder for the run, got out=None")
         tensors = tensors_of(model)
@@ -266,7 +267,7 @@ class Trainer:
         if data is not None and placement.gpus_per_worker == 0:  # a model for GPUs need not run here
             rehearse(self.model, self._training(placement), data)
             rehearse_update(model, self.optimizer)
-            check_monitors(policies, self.model, self._training(placement), evaluation_data)
+        check_monitors(policies, self.model, self._training(placement), evaluation_data)
         job = Job(
             rules=self._rules(workers, steps, evaluate_every),
             workers=workers,
@@ -385,8 +386,3 @@ class Trainer:
 
     def _steps_per_epoch(self, samples: int | None, slots: int) -> int | None:
         return None if samples is None else BatchPlan(samples, slots, self.batch_size, self.seed).steps_per_epoch
-
-
-def _first_lr(group: dict[str, Any]) -> float:
-    """A parameter group's learning rate as the optimizer was made with it, before a schedule's tick 0."""
-    return float(group.get("initial_lr", group["lr"]))

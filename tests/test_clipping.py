@@ -89,6 +89,14 @@ def test_the_mean_is_clipped_as_torch_clips_on_one_process(model: str, clip: str
         torch.testing.assert_close(weights[name], expected, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.parametrize("clip", ["norm", "value", "tensor_norm"])
+@pytest.mark.parametrize("model", MODELS)
+def test_the_limits_of_these_tests_bind(model: str, clip: str) -> None:
+    clipped, free = reference(model, clip, slots=4), reference(model, "a norm that is never reached", slots=4)
+    name = next(iter(clipped))
+    assert (clipped[name] - free[name]).abs().max() > 1e-3
+
+
 @pytest.mark.parametrize("shards", [1, 2, 3])
 @pytest.mark.parametrize("clip", CLIPS)
 def test_on_arrival_the_pushed_gradient_is_clipped(clip: str, shards: int) -> None:

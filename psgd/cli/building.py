@@ -63,6 +63,7 @@ def build_trainer(config: TrainConfig) -> Trainer:
         accumulate=config.accumulate,
         precision=config.precision,
         threads=config.threads,
+        layout=config.layout,
         overlap=config.overlap,
         stragglers=[parse_straggler(text) for text in config.straggler],
         callbacks=_callbacks(config),
@@ -102,7 +103,8 @@ def build_optimizer(config: TrainConfig, model: ModelFactory) -> ConfiguredOptim
     with torch.random.fork_rng():
         made = model()
     spared = {option: 0.0 for option in ("weight_decay", "l2", "decay") if option in _options(resolve(groups=groups))}
-    return resolve(groups=spare(groups, [name for name, _ in made.named_parameters()], undecayed(made), spared))
+    names = [name for name, parameter in made.named_parameters() if parameter.requires_grad]
+    return resolve(groups=spare(groups, names, [name for name in undecayed(made) if name in names], spared))
 
 
 def _options(optimizer: ConfiguredOptimizer) -> Mapping[str, Any]:

@@ -1,15 +1,16 @@
 """How a command says its figures: one line of JSON, or a table."""
 
 import json
-import math
 from collections.abc import Mapping
 from typing import Any
+
+from psgd.runlog import finite
 
 
 def print_figures(figures: Mapping[str, Any], as_json: bool) -> None:
     """One line of JSON, or a table."""
     if as_json:
-        print(json.dumps(_without_nan(figures), allow_nan=False), flush=True)
+        print(json.dumps(finite(figures), allow_nan=False), flush=True)
         return
     rows = {name: _in_words(value) for name, value in figures.items() if value is not None and name != "arrays"}
     width = max(map(len, rows))
@@ -25,13 +26,6 @@ def _in_rows(array: Any) -> str:
     cells = [[_in_words(number) for number in row] for row in rows]
     width = max(len(cell) for row in cells for cell in row)
     return "\n".join("  ".join(f"{cell:>{width}}" for cell in row) for row in cells)
-
-
-def _without_nan(value: Any) -> Any:
-    """JSON has no NaN and no infinity: a run that diverged says null."""
-    if isinstance(value, Mapping):
-        return {key: _without_nan(item) for key, item in value.items()}
-    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _in_words(value: Any) -> str:

@@ -95,7 +95,7 @@ def describe_plan(plan: Plan) -> dict[str, Any]:
         "parameters": sum(spec.elements for spec in job.layout.tensors),
         "optimizer": plan.settings["optimizer"],
         "groups": _describe_groups(plan),
-        "schedule": plan.settings["options"]["schedule"],
+        "schedule": plan.settings["schedule"],
         "clip": None if job.clip is None else str(job.clip),
         "on_nonfinite": job.on_nonfinite,
         "loss": plan.settings["loss"],

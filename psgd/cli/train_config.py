@@ -56,6 +56,9 @@ class TrainConfig:
     slots: int | None = option(None, "Processes", "units of data parallelism, fixed for a run (default: one a worker)")
     shards: int = option(2, "Processes", "processes that hold the weights and update them")
     threads: int = option(1, "Processes", "torch threads a process; bits may depend on it")
+    layout: Literal["auto", "sliced", "whole"] = option(
+        "auto", "Processes", "whether shards cut tensors; auto: they stay whole where the optimizer needs that"
+    )
     overlap: bool = option(True, "Processes", "gradients leave while backward computes the rest; same bits either way")
     plane: Literal["auto", "shm", "rpc", "memory"] = option(
         "auto", "Processes", "how tensors travel; auto: shm within a host, rpc between; memory: one process, no Ray"

@@ -30,15 +30,17 @@ def add_exactly(numbers: Sequence[float]) -> ExactSum:
 
 
 def norm_of(squares: Sequence[ExactSum]) -> float:
-    """The Euclidean norm, from each holder's sum of squares.
+    """The Euclidean norm, from each holder's sum of squares; NaN where these are none.
 
     >>> norm_of([(9.0,), (16.0,)])
     5.0
     """
     numbers = list(chain.from_iterable(squares))
-    if not all(map(math.isfinite, numbers)):
+    try:
+        total = math.fsum(numbers)
+    except (OverflowError, ValueError):  # Inf and -Inf, or more than a float64 holds
         return math.nan
-    return math.sqrt(math.fsum(numbers))
+    return math.sqrt(total) if 0 <= total < math.inf else math.nan
 
 
 def clip_scale(norm: float, limit: float) -> float:

@@ -39,7 +39,8 @@ class How:
 
     Args:
         tick: bring the schedule to this many ticks before it.
-        lr_factor: multiply the schedule's learning rate with this.
+        lr_factor: multiply the schedule's learning rate with this. On arrival it is the grant's, as the tick is; the
+            schedule does not go back for a late one.
         clip_scale: multiply the gradient with this.
     """
 

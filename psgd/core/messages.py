@@ -114,7 +114,7 @@ class Push:
     Args:
         step: the iteration; (job, slot, step) is the operation's identity.
         tick: from the grant.
-        lr_factor: from the grant.
+        lr_factor: from the grant; on arrival it counts, in rounds the commit's does.
         pulled: the version of this shard's weights that the gradient was computed from.
         finite: whether the *whole* gradient is finite, on all shards.
         absent: indices, in the layout, of the parameters that have no gradient.

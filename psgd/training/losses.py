@@ -18,7 +18,7 @@ from torch.nn import functional
 from psgd.config import Loss
 from psgd.errors import ConfigurationError
 from psgd.training.imports import import_callable
-from psgd.training.names import unknown
+from psgd.training.names import unknown, unknown_argument
 
 
 @dataclass(frozen=True, slots=True)
@@ -280,7 +280,7 @@ def _named(name: str, args: Mapping[str, Any]) -> Loss:
     takes = [field.name for field in dataclasses.fields(LOSSES[name])]  # type: ignore[arg-type]  # all are dataclasses
     for key in args:
         if key not in takes:
-            raise ConfigurationError(f"loss {name} has no argument {key!r}; it takes {', '.join(takes) or 'none'}")
+            raise unknown_argument(f"loss {name}", key, takes)
     return LOSSES[name](**args)
 
 

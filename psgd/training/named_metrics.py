@@ -17,7 +17,7 @@ from torch.nn import functional
 from psgd.config import Loss
 from psgd.errors import ConfigurationError
 from psgd.training.losses import fit_targets
-from psgd.training.names import unknown
+from psgd.training.names import unknown, unknown_argument
 from psgd.training.task import Task, infer_task
 
 if TYPE_CHECKING:  # a second
@@ -66,9 +66,7 @@ class NamedMetric:
         takes = ["k"] if self.name == "top-k" else ["average"] if self._kind.averages else []
         for key in self.args:
             if key not in takes:
-                raise ConfigurationError(
-                    f"metric {self.name} has no argument {key!r}; it takes {', '.join(takes) or 'none'}"
-                )
+                raise unknown_argument(f"metric {self.name}", key, takes)
         if self.average is not None and self.average not in self._kind.averages:
             known = ", ".join(self._kind.averages)
             raise ConfigurationError(f"metric {self.name}: average must be one of {known}, got {self.average!r}")

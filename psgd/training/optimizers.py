@@ -135,8 +135,8 @@ def resolve_optimizer(
     if groups is not None and not isinstance(groups, Mapping):
         raise ConfigurationError(f"groups must be a mapping of patterns to options, got {groups!r}")
     name, make = _find(spec)
-    if not (math.isfinite(lr) and lr >= 0):
-        raise ConfigurationError(f"lr must be a finite number >= 0, got {lr}")
+    if not isinstance(lr, int | float) or not (math.isfinite(lr) and lr >= 0):
+        raise ConfigurationError(f"lr must be a finite number >= 0, got {lr!r}")
     known = _check_arguments(name, make, args)
     penalties = {"l1": l1, "l2": l2, "decay": decay}
     own = {option: value for option in OPTIONS if option in known and (value := penalties.pop(option))}
@@ -165,6 +165,8 @@ def _find(spec: str | MakeOptimizer) -> tuple[str, MakeOptimizer]:
         if name not in OPTIMIZERS and name not in CLASS_NAMES:
             raise unknown("optimizer", spec, [*known, "my.pkg:MyOptimizer"])
         found = OPTIMIZERS.get(name) or CLASS_NAMES[name]
+    if not callable(found):
+        raise ConfigurationError(f"optimizer must be a name, a class or a function, got {name} {found!r:.60}")
     if not inspect.isclass(found):
         return name, optimizer_from(found) if is_update(found) else found
     if not issubclass(found, Optimizer):
@@ -175,7 +177,7 @@ def _find(spec: str | MakeOptimizer) -> tuple[str, MakeOptimizer]:
 
 def _check_arguments(name: str, make: MakeOptimizer, args: Mapping[str, Any]) -> list[str]:
     """The names of the arguments that it takes, beside the parameters and those it leaves open (``**kwargs``)."""
-    _, *arguments = inspect.signature(make).parameters.values()
+    arguments = list(inspect.signature(make).parameters.values())[1:]
     known = [argument.name for argument in arguments if argument.kind is not argument.VAR_KEYWORD]
     if len(known) < len(arguments):
         return known

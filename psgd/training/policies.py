@@ -76,7 +76,7 @@ class EarlyStopping(Callback):
 
     def __post_init__(self) -> None:
         """Refuse what could never stop or never go on."""
-        if self.patience < 1:
+        if not isinstance(self.patience, int) or self.patience < 1:
             raise ConfigurationError(f"patience must be >= 1, got {self.patience}")
         _check_mode(self.mode)
         _check_at_least_0("min_delta", self.min_delta)
@@ -134,7 +134,7 @@ class ReduceLROnPlateau(Callback):
     def __post_init__(self) -> None:
         """Refuse what torch refuses, and what could never be reached."""
         _check_mode(self.mode)
-        if not 0 < self.factor < 1:
+        if not isinstance(self.factor, int | float) or not 0 < self.factor < 1:
             raise ConfigurationError(f"factor must be > 0 and < 1, got {self.factor}")
         if self.threshold_mode not in ("rel", "abs"):
             raise ConfigurationError(f"threshold_mode must be rel or abs, got {self.threshold_mode!r}")
@@ -263,6 +263,6 @@ def _check_mode(mode: str | None) -> None:
         raise ConfigurationError(f"mode must be min or max, got {mode!r}")
 
 
-def _check_at_least_0(name: str, value: float) -> None:
-    if not (math.isfinite(value) and value >= 0):
-        raise ConfigurationError(f"{name} must be a finite number >= 0, got {value}")
+def _check_at_least_0(name: str, value: object) -> None:
+    if not isinstance(value, int | float) or not (math.isfinite(value) and value >= 0):
+        raise ConfigurationError(f"{name} must be a finite number >= 0, got {value!r}")

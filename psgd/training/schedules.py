@@ -3,6 +3,7 @@
 import inspect
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from itertools import chain, islice
 from typing import Any, NamedTuple
@@ -48,6 +49,29 @@ CYCLES_MOMENTUM = (lr_scheduler.CyclicLR, lr_scheduler.OneCycleLR)
 ONE_A_GROUP = ("base_lr", "max_lr", "base_momentum", "max_momentum")  # arguments that may be a list
 NOT_ARGUMENTS = ("optimizer", "last_epoch", "verbose")  # a run begins at tick 0
 WRONG = (ValueError, TypeError, ArithmeticError, AttributeError, LookupError)  # torch checks with all of them
+
+
+@dataclass(frozen=True, slots=True)
+class NamedSchedule:
+    """Makes a schedule from an optimizer, and knows what it is.
+
+    Args:
+        name: with its arguments, for people to read.
+    """
+
+    name: str
+    make: ScheduleFactory
+
+    def __call__(self, optimizer: Optimizer) -> LRScheduler:
+        """Make it."""
+        return self.make(optimizer)
+
+
+def _describe(schedule: str | ScheduleFactory | None, args: Mapping[str, Any], warmup_steps: int) -> str:
+    name = schedule if isinstance(schedule, str) else getattr(schedule, "__name__", None) if schedule else "constant"
+    given = ", ".join(f"{key}={value}" for key, value in args.items())
+    warmup = f" after {warmup_steps} steps of warm-up" if warmup_steps else ""
+    return f"{name or 'own'}{f'({given})' if given else ''}{warmup}"
 
 
 def schedule(name: str, warmup_steps: int = 0, **args: Any) -> ScheduleFactory:
@@ -115,9 +139,12 @@ def resolve_schedule(
         if turns:
             milestones = [warmup_steps, *(warmup_steps + tick for tick in milestones)]
         turns = [partial(LambdaLR, lr_lambda=WarmUp(warmup_steps)), *turns]
-    if len(turns) > 1:
-        return partial(InTurn, schedules=turns, milestones=milestones)
-    return turns[0] if turns else None
+    if not turns:
+        return None
+    if not isinstance(schedule, str) and not warmup_steps:
+        return schedule
+    make = turns[0] if len(turns) == 1 else partial(InTurn, schedules=turns, milestones=milestones)
+    return NamedSchedule(_describe(schedule, args, warmup_steps), make)
 
 
 def learning_rates(

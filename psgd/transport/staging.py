@@ -29,7 +29,11 @@ class Staging:
         self._free: deque[Block] = deque(maxlen=keep)
 
     def take(self, size: int) -> memoryview:
-        """Writable memory of ``size`` bytes, of any content; it is the taker's as long as he refers to it."""
+        """Writable memory of ``size`` bytes; it is the taker's as long as he refers to it.
+
+        Of the size that is kept, it holds zeros and what takers have written there: padding, which nobody writes, is
+        zero. Of another size its content is any.
+        """
         if size != self._size:
             return np.empty(size, np.uint8).data
         block = self._kept()
@@ -41,4 +45,4 @@ class Staging:
         try:
             return self._free.pop()
         except IndexError:
-            return np.empty(self._size, np.uint8)
+            return np.zeros(self._size, np.uint8)

@@ -285,6 +285,8 @@ def test_a_malformed_straggler_is_refused(text: str) -> None:
         ("--model psgd_test_models:empty", ["model: ReLU must have at least one parameter", "got none"]),
         ("--data cifar", ["data must be one of digits, diabetes, mnist, fashion-mnist", "'cifar'"]),
         ("--optimizer adm", ["optimizer must be one of adadelta, ", "did you mean adam", "'adm'"]),
+        ("--optimizer lamb --layout sliced", ["layout must be auto or whole with optimizer lamb, got sliced"]),
+        ("--plateau patience=many", ["patience must be a finite number >= 0, got 'many'"]),
         ("--optimizer lbfgs", ["optimizer must not be LBFGS: it evaluates the loss again"]),
         ("--optimizer-args beta=1", ["optimizer adam has no argument 'beta'", "did you mean betas?"]),
         ("--groups *weigth=lr=1", ["groups: pattern '*weigth' must match a parameter, the model has 1.weight"]),

@@ -38,6 +38,11 @@ def test_what_is_not_finite_is_not_lost_either(spoilt: float) -> None:
     assert math.isnan(norm_of([(1.0,), add_exactly([spoilt])]))
 
 
+@pytest.mark.parametrize("absurd", [(-2.0,), (1e308, 1e308), (math.inf, -math.inf), (math.nan,)])
+def test_what_is_no_sum_of_squares_has_no_norm(absurd: tuple[float, ...]) -> None:
+    assert math.isnan(norm_of([(1.0,), absurd]))
+
+
 def test_nothing_has_no_norm() -> None:
     assert add_exactly([]) == add_exactly([0.0]) == ()
     assert norm_of([(), ()]) == 0.0

@@ -1,5 +1,6 @@
 import re
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -127,3 +128,19 @@ def test_the_shards_own_weights_stay_float32() -> None:
     before = setup.memory.clone()
     setup.payloads.weights(Version(0), whole=True)
     assert torch.equal(setup.memory, before)
+
+
+@pytest.mark.parametrize("wire", ["bfloat16", "int8", "topk:0.5", "onebit"])
+def test_padding_is_zero_whatever_the_memory_held_before(wire: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Squares are summed over it."""
+    monkeypatch.setattr(np, "empty", lambda size, dtype: np.full(size, 255, dtype))
+    layout = Layout([TensorSpec(name, (5,), "float32", Role.PARAMETER) for name in "ab"])
+    (part,) = partition(layout, 1)
+    form = WireFormat(layout, part, wire)
+    payloads = Payloads(form, allocate(part.bytes), part.pushed.bytes, slots=2)
+    kept = []
+    for _ in range(3):
+        payload = allocate(form.sizes.push)
+        form.push.encode(torch.ones(part.pushed.bytes // 4).view(torch.uint8), payload)
+        kept.append(payloads.read_push(payload).view(torch.float32))
+        assert all(not gradient[5:64].any() and not gradient[69:].any() for gradient in kept)

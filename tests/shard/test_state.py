@@ -360,3 +360,39 @@ def test_what_an_optimizer_raises_in_a_lane_is_heard_of() -> None:
     state = in_lanes(2, partial(Failing, lr=0.1), None, whole=False)
     with pytest.raises(RuntimeError, match="no more"):
         state.apply([gradient(drawn(1))], How(tick=0))
+
+
+@pytest.mark.parametrize("lanes", [1, 2, 3, 7])
+@pytest.mark.parametrize("slots", [1, 3])
+def test_lanes_measure_what_one_would(lanes: int, slots: int) -> None:
+    layout = Layout(
+        [
+            TensorSpec("weight", (300, 400), "float32", Role.PARAMETER),
+            TensorSpec("running", (99,), "float32", Role.BUFFER),
+            TensorSpec("bias", (301,), "float32", Role.PARAMETER),
+        ]
+    )
+    generator = torch.Generator().manual_seed(slots)
+    pushes = []
+    for _ in range(slots):
+        memory = allocate(layout.pushed_bytes)
+        for tensor in views(memory, layout, pushed_only=True).values():
+            tensor.copy_(torch.randn(tensor.shape, generator=generator))
+        pushes.append(memory)
+    state = ShardState(layout, partition(layout, lanes), PLAIN, None, False, memory=allocate(layout.bytes))
+    alone = ShardState(layout, partition(layout, 1), PLAIN, None, False, memory=allocate(layout.bytes))
+    assert sum(state.measure(pushes)) == sum(alone.measure(pushes))
+    named = [views(memory, layout, pushed_only=True) for memory in pushes]
+    means = [torch.stack([each[name] for each in named]).double().mean(0) for name in ("weight", "bias")]
+    assert sum(alone.measure(pushes)) == pytest.approx(sum(float((m**2).sum()) for m in means), rel=1e-6)
+
+
+def test_a_mean_that_was_measured_of_other_gradients_is_taken_anew() -> None:
+    state = make_state(zeros())
+    pushes = [gradient(drawn(seed)) for seed in range(4)]
+    state.measure([push.memory for push in pushes[:2]])
+    state.forget()
+    state.apply(pushes[2:], How(tick=0))
+    plain = make_state(zeros())
+    plain.apply(pushes[2:], How(tick=0))
+    assert torch.equal(state.memory, plain.memory)

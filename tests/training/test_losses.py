@@ -205,7 +205,7 @@ KNOWN = (
         (3, {}, "loss must be a name or a callable (output, target), got int"),
         (nn.MSELoss(reduction="sum"), {}, "loss must have reduction='mean', got 'sum'"),
         (nn.MSELoss(), {"delta": 1}, "loss arguments need a loss's name, got delta without one"),
-        ("huber", {"beta": 1}, "loss huber has no argument 'beta'; it takes delta"),
+        ("huber", {"beta": 1}, "loss huber has no argument 'beta'; it takes delta; did you mean delta?"),
         ("mse", {"beta": 1}, "loss mse has no argument 'beta'; it takes none"),
         ("huber", {"delta": 0}, "loss huber: delta must be a number > 0, got 0"),
         ("smooth-l1", {"beta": "x"}, "loss smooth-l1: beta must be a number >= 0, got 'x'"),
