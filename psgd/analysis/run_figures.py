@@ -71,7 +71,7 @@ def read_run(folder: Path) -> RunFigures | None:
         figures=footer.figures,
         test=_test_curves(evaluations, drawn),
         final_test=_finite(evaluations[-1].metrics) if evaluations else {},
-        train_loss=_loss_curve([record for record in records if isinstance(record, Iteration)], drawn),
+        train_loss=_loss_curve([r for r in records if isinstance(r, Iteration)], drawn, header.settings.get("steps")),
         final_train=_read_train_metrics(folder),
     )
 
@@ -88,14 +88,18 @@ def _test_curves(evaluations: Sequence[Evaluation], drawn: int) -> dict[str, Cur
     }
 
 
-def _loss_curve(iterations: Iterable[Iteration], drawn: int) -> Curve:
-    """Means over equally long pieces of the run; a slot's own clock tells which piece an iteration belongs to."""
+def _loss_curve(iterations: Iterable[Iteration], drawn: int, budget: int | None) -> Curve:
+    """Means over equally long pieces of the run, the same ones for every run of a budget.
+
+    A slot's own clock tells which piece an iteration belongs to; on arrival a fast slot runs beyond the budget's steps
+    as others stay behind them.
+    """
     losses = [(record.step, record.loss) for record in iterations if record.loss is not None]
-    steps = max((step for step, _ in losses), default=-1) + 1
+    steps = budget or max((step for step, _ in losses), default=-1) + 1
     pieces = min(POINTS, steps)
     sums = [[0.0, 0] for _ in range(pieces)]
     for step, loss in losses:
-        piece = sums[step * pieces // steps]
+        piece = sums[min(step * pieces // steps, pieces - 1)]
         piece[0] += loss
         piece[1] += 1
     ends = (((piece + 1) * steps // pieces) * drawn for piece in range(pieces))

@@ -20,11 +20,23 @@ def test_curves_are_against_the_samples_that_all_slots_have_drawn(tmp_path: Path
 
 
 def test_a_long_curve_of_the_loss_is_made_of_means(tmp_path: Path) -> None:
-    run = read_run(write_run(tmp_path / "run", losses(*[float(step) for step in range(3 * POINTS)])))
+    records = losses(*[float(step) for step in range(3 * POINTS)])
+    run = read_run(write_run(tmp_path / "run", records, settings={"steps": 3 * POINTS}))
     assert run is not None
     assert len(run.train_loss) == POINTS
     assert run.train_loss[0] == (3 * 8, 1.0)
     assert run.train_loss[-1] == (3 * POINTS * 8, 3 * POINTS - 2.0)
+
+
+def test_curves_of_one_budget_have_the_same_points_whoever_ran_ahead(tmp_path: Path) -> None:
+    even = [*losses(4.0, 3.0), *losses(2.0, 1.0, slot=1)]
+    uneven = [*losses(4.0, 3.0, 2.0), *losses(1.0, slot=1)]
+    curves = []
+    for name, records in (("even", even), ("uneven", uneven)):
+        run = read_run(write_run(tmp_path / name, records, settings={"steps": 2}))
+        assert run is not None
+        curves.append(run.train_loss)
+    assert curves == [((8, 3.0), (16, 2.0)), ((8, 2.5), (16, 2.5))]
 
 
 def test_losses_that_are_no_number_leave_a_gap(tmp_path: Path) -> None:
