@@ -158,14 +158,6 @@ def test_a_comparison_in_which_runs_failed_says_so_after_its_report(
     )
 
 
-@pytest.mark.ray
-def test_modes_are_compared_on_a_real_ray(here: Path) -> None:
-    assert main(["compare", *TINY, "--seeds", "1", "--modes", "async:4", "--out", "out"], {}) == 0
-    (arm,) = json.loads((here / "out" / "report.json").read_text())["arms"]
-    assert (arm["mode"], arm["staleness"]) == ("async", 4)
-    assert arm["runs"][0]["train_accuracy"] > 0.1
-
-
 # ------------------------------------------------------------------ refused
 
 

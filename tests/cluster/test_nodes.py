@@ -50,7 +50,7 @@ def test_shards_and_spread_workers_lie_on_both_nodes_and_the_bits_are_the_same()
 
 
 def test_a_process_that_no_node_can_hold_is_refused_with_what_the_nodes_have(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("psgd.cluster.fleet.PLACED_WITHIN_S", 1.0)
+    monkeypatch.setattr("psgd.cluster.places.PLACED_WITHIN_S", 1.0)
     job = make_job(mode=Sync(), workers=1, shards=1)
     first = tensors_of(first_model(job.model))
     with pytest.raises(ResourceError, match=r"no place for 1 workers of \{'CPU': 3.*its nodes have .*'CPU': 2.0"):

@@ -6,7 +6,6 @@ import signal
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
-from functools import partial
 from typing import Any
 
 import psutil
@@ -17,6 +16,7 @@ import torch
 from psgd import cluster, inprocess
 from psgd.config import Clip, Job, Placement, Straggler, Training
 from psgd.coordinator.coordinator import SaveSnapshot
+from psgd.coordinator.outcome import Keep
 from psgd.core.modes import Async, Mode, Rules, Sync
 from psgd.data.datasets import load
 from psgd.errors import LostError, ResourceError
@@ -81,6 +81,18 @@ def local_ray() -> Iterator[None]:
     os.environ.pop("RAY_AUTH_MODE", None)
 
 
+def clipped(shards: int) -> Job:
+    plain = job(Sync(), shards=shards)
+    return replace(plain, rules=replace(plain.rules, clip_norm=0.5), clip=Clip(norm=0.5), saves_measured=True)
+
+
+def keeper(kept: list[str]) -> Keep:
+    def keep(decision: SaveSnapshot, weights: Mapping[str, torch.Tensor]) -> None:
+        kept.append(f"{decision.step} {decision.names} {sha256(dict(weights))}")
+
+    return keep
+
+
 def test_sync_run_has_the_bits_of_the_in_process_one_and_logs_every_iteration(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[Connection] = []
 
@@ -90,9 +102,17 @@ def test_sync_run_has_the_bits_of_the_in_process_one_and_logs_every_iteration(mo
 
     monkeypatch.setattr("psgd.cluster.driver.connect", note)
     records: list[Record] = []
-    outcome = cluster.run(job(Sync()), Placement(), weights(), Policies(), records.append, keep_nothing)
-    alone = inprocess.run(job(Sync(), workers=1, shards=1), weights(), Policies(), ignore, keep_nothing)
+    kept: list[list[str]] = [[], []]
+    # Shards measure the mean together, evaluations lower the learning rate, snapshots come to the driver.
+    policies = Policies(None, ReduceLROnPlateau(patience=0, threshold=0.9), ModelCheckpoint(), lr=0.05)
+    given = {"initial": weights(), "policies": policies}
+    outcome = cluster.run(clipped(shards=2), Placement(), observe=records.append, keep=keeper(kept[0]), **given)
+    alone = inprocess.run(clipped(shards=1), observe=ignore, keep=keeper(kept[1]), **given)
     assert sha256(outcome.weights) == sha256(alone.weights)
+    assert kept[0] == kept[1]
+    assert len(kept[0]) == 3
+    assert [r.lr_factor for r in records if isinstance(r, Evaluation)] == pytest.approx([1.0, 0.1, 0.01])
+    assert all(r.clip_scale < 1 for r in records if isinstance(r, Iteration) and r.step < 5)
     assert [type(connection) for connection in asked] == [ShmConnection, ShmConnection]
     assert outcome.versions == (30, 30)
     assert outcome.figures.clocks == (30, 30, 30, 30)
@@ -109,32 +129,6 @@ def test_buffers_dropout_and_adam_have_the_bits_of_the_plain_reference_over_rpc(
     job = make_job(NormAndDropout, workers=4, shards=3, optimizer=OPTIMIZERS["adam"])
     first = tensors_of(first_model(job.model))
     assert sha256(cluster.run(job, Placement(), first, Policies(), ignore, keep_nothing).weights) == reference(job)
-
-
-def test_clipping_plateau_and_checkpoints_have_the_bits_of_the_in_process_run() -> None:
-    """Shards measure the mean together, evaluations lower the learning rate, snapshots come to the driver."""
-    policies = Policies(None, ReduceLROnPlateau(patience=0, threshold=0.9), ModelCheckpoint(), lr=0.05)
-    kept: list[list[str]] = []
-    hashes = []
-    for run, shards in ((partial(cluster.run, placement=Placement()), 3), (inprocess.run, 1)):
-        clipped = job(Sync(), shards=shards)
-        rules = replace(clipped.rules, clip_norm=0.5)
-        clipped = replace(clipped, rules=rules, clip=Clip(norm=0.5), saves_measured=True)
-        saved: list[str] = []
-        records: list[Record] = []
-
-        def keep(decision: SaveSnapshot, weights: Mapping[str, torch.Tensor], saved: list[str] = saved) -> None:
-            saved.append(f"{decision.step} {decision.names} {sha256(dict(weights))}")
-
-        outcome = run(clipped, initial=weights(), policies=policies, observe=records.append, keep=keep)
-        hashes.append(sha256(outcome.weights))
-        kept.append(saved)
-        factors = [r.lr_factor for r in records if isinstance(r, Evaluation)]
-        assert factors == pytest.approx([1.0, 0.1, 0.01])
-        assert all(r.clip_scale < 1 for r in records if isinstance(r, Iteration) and r.step < 5)
-    assert hashes[0] == hashes[1]
-    assert kept[0] == kept[1]
-    assert len(kept[0]) == 3
 
 
 def processes_of(host: str) -> list[psutil.Process]:
