@@ -105,9 +105,8 @@ def test_sync_run_has_the_bits_of_the_in_process_one_and_logs_every_iteration(mo
     kept: list[list[str]] = [[], []]
     # Shards measure the mean together, evaluations lower the learning rate, snapshots come to the driver.
     policies = Policies(None, ReduceLROnPlateau(patience=0, threshold=0.9), ModelCheckpoint(), lr=0.05)
-    given = {"initial": weights(), "policies": policies}
-    outcome = cluster.run(clipped(shards=2), Placement(), observe=records.append, keep=keeper(kept[0]), **given)
-    alone = inprocess.run(clipped(shards=1), observe=ignore, keep=keeper(kept[1]), **given)
+    outcome = cluster.run(clipped(shards=2), Placement(), weights(), policies, records.append, keeper(kept[0]))
+    alone = inprocess.run(clipped(shards=1), weights(), policies, ignore, keeper(kept[1]))
     assert sha256(outcome.weights) == sha256(alone.weights)
     assert kept[0] == kept[1]
     assert len(kept[0]) == 3
