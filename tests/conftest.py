@@ -1,5 +1,6 @@
 """What every test may rely on: one thread, reproducible Hypothesis, real data if any, and a clean end."""
 
+import gc
 import os
 import uuid
 from collections.abc import Iterator
@@ -22,6 +23,12 @@ hypothesis.settings.load_profile("ci")
 
 
 @pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
+def pytest_collection_finish() -> None:
+    """What imports and collection have made stays; each `gc.collect()` of a test would go through all of it again."""
+    gc.collect()
+    gc.freeze()
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.get_closest_marker("ray"):
