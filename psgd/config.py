@@ -221,10 +221,6 @@ class Job:
     saves_measured: bool = False
 
     def __post_init__(self) -> None:
-        if self.on_nonfinite not in ON_NONFINITE:
-            raise ConfigurationError(
-                f"on_nonfinite must be one of {', '.join(ON_NONFINITE)}, got {self.on_nonfinite!r}"
-            )
         if self.workers < 1:
             raise ConfigurationError(f"workers must be >= 1, got {self.workers}")
         if self.workers > self.rules.slots:

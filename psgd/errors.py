@@ -11,6 +11,11 @@ PsgdError
 └── InternalError           a bug of ours
 """
 
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
 
 class PsgdError(Exception):
     """The root of every error that psgd raises on purpose."""
@@ -46,3 +51,30 @@ class RunEnded(PsgdError):  # noqa: N818  # like StopIteration: an end, not an e
 
 class InternalError(PsgdError):
     """A bug of psgd: something that the protocol rules out has happened."""
+
+
+def blame(error: Exception) -> str:
+    """An error of the user's code on one line: its type, its message, and the last line of code that is the user's."""
+    ours = str(Path(__file__).parent)
+    frames = [
+        frame
+        for frame in traceback.extract_tb(error.__traceback__)
+        if "site-packages" not in frame.filename and not frame.filename.startswith(ours)
+    ]
+    where = f" ({Path(frames[-1].filename).name}:{frames[-1].lineno})" if frames else ""
+    return f"{type(error).__name__}: {' '.join(str(error).split())}{where}"
+
+
+@contextmanager
+def blaming(what: str) -> Iterator[None]:
+    """Within it the user's code is tried out: what it raises ends in one line.
+
+    Raises:
+        ConfigurationError: says what has failed, and why; one that is raised within passes as it is.
+    """
+    try:
+        yield
+    except ConfigurationError:
+        raise
+    except Exception as error:  # of any kind
+        raise ConfigurationError(f"{what}: {blame(error)}") from error

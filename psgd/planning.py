@@ -3,7 +3,6 @@
 import functools
 import itertools
 import tempfile
-import traceback
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, is_dataclass
 from datetime import datetime
@@ -27,9 +26,8 @@ from psgd.config import (
     Training,
 )
 from psgd.core.layout import ALIGNMENT, Layout, Role
-from psgd.core.modes import Mode, Sync
 from psgd.data.batches import MapDataset, collate
-from psgd.errors import ConfigurationError
+from psgd.errors import ConfigurationError, blaming
 from psgd.runlog import FILE_NAME
 from psgd.training.elementwise import explain_whole
 from psgd.training.losses import check_batch
@@ -113,10 +111,8 @@ def first_model(factory: ModelFactory, seed: int, warm_start: WarmStart | None) 
     """
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        try:
+        with blaming("model can not be made"):
             model = factory()
-        except Exception as error:
-            raise ConfigurationError(f"model can not be made: {blame(error)}") from error
     check_model(model)
     if warm_start is not None:
         apply_weights(model, load_weights(warm_start))
@@ -132,13 +128,9 @@ def rehearse(factory: ModelFactory, training: Training, data: DataFactory) -> No
     dataset = cast(MapDataset, data())
     with torch.random.fork_rng():
         inputs, targets = collate(dataset, torch.arange(min(2, len(dataset))))  # BatchNorm wants more than one
-        try:
+        with blaming("model and loss fail on a batch of train_data"):
             outputs = factory()(inputs)
             value = training.loss(outputs, targets)
-        except ConfigurationError:
-            raise
-        except Exception as error:
-            raise ConfigurationError(f"model and loss fail on a batch of train_data: {blame(error)}") from error
         if not isinstance(value, Tensor) or value.dim() != 0:
             got = f"shape {tuple(value.shape)}" if isinstance(value, Tensor) else _name(value)
             raise ConfigurationError(f"loss must return one number, a tensor without shape, got {got}; try .mean()")
@@ -146,18 +138,6 @@ def rehearse(factory: ModelFactory, training: Training, data: DataFactory) -> No
             raise ConfigurationError("loss must depend on the model's parameters, got a tensor that needs no gradient")
         check_batch(training.loss, outputs, targets)
         check_metrics(training.metrics, outputs, targets, training.loss)
-
-
-def blame(error: Exception) -> str:
-    """An error of the user's code on one line: its type, its message, and the last line of code that is the user's."""
-    ours = str(Path(__file__).parent)
-    frames = [
-        frame
-        for frame in traceback.extract_tb(error.__traceback__)
-        if "site-packages" not in frame.filename and not frame.filename.startswith(ours)
-    ]
-    where = f" ({Path(frames[-1].filename).name}:{frames[-1].lineno})" if frames else ""
-    return f"{type(error).__name__}: {' '.join(str(error).split())}{where}"
 
 
 def check_shards(shards: int, layout: Layout) -> None:
@@ -171,27 +151,20 @@ def check_shards(shards: int, layout: Layout) -> None:
         raise ConfigurationError(f"shards must be <= {blocks}, the model's blocks of {ALIGNMENT} bytes, got {shards}")
 
 
-def check_update(
-    model: nn.Module, optimizer: OptimizerFactory, schedule: ScheduleFactory | None, steps: int | None = None
-) -> Optimizer:
-    """Make the optimizer and the schedule once, so that what is wrong with them shows before anything starts.
-
-    Args:
-        steps: of the run; None: nobody knows.
+def check_update(model: nn.Module, optimizer: OptimizerFactory) -> Optimizer:
+    """Make the optimizer once, so that what is wrong with it shows before anything starts.
 
     Returns:
         The optimizer, over the model's own parameters.
 
     Raises:
-        ConfigurationError: if shards can not run them.
+        ConfigurationError: if shards can not run it.
     """
-    try:
+    with blaming("optimizer fails on the model's parameters"):
         made = optimizer(model.named_parameters())
-    except ConfigurationError:
-        raise
-    except Exception as error:  # of the user's own function
-        raise ConfigurationError(f"optimizer fails on the model's parameters: {blame(error)}") from error
     check_optimizer(made)
+    if not all("lr" in group for group in made.param_groups):
+        raise ConfigurationError(f"optimizer must have an lr in each group, which schedules set, got {_name(made)}")
     taken = {id(parameter) for group in made.param_groups for parameter in group["params"]}
     left_out = [name for name, p in model.named_parameters() if p.requires_grad and id(p) not in taken]
     if left_out:
@@ -199,20 +172,35 @@ def check_update(
             f"optimizer must take every parameter that it is given, it left out {', '.join(left_out)}; "
             "to freeze one, set its requires_grad to False in the model"
         )
-    if schedule is not None:
-        try:
-            ticking = schedule(made)
-        except ConfigurationError:
-            raise
-        except Exception as error:  # of the user's own function
-            raise ConfigurationError(f"lr_scheduler fails on the optimizer: {blame(error)}") from error
-        _check_schedule(ticking, steps)
     return made
 
 
-def largest_lr(optimizer: OptimizerFactory, model: nn.Module) -> float:
-    """The largest learning rate that an optimizer is made with; schedules may change it at once."""
-    return max(float(group["lr"]) for group in optimizer(model.named_parameters()).param_groups)
+def check_schedule(schedule: ScheduleFactory | None, optimizer: Optimizer, steps: int | None = None) -> None:
+    """Make the schedule once, so that what is wrong with it shows before anything starts.
+
+    Args:
+        optimizer: whose learning rates it changes.
+        steps: of the run; None: nobody knows.
+
+    Raises:
+        ConfigurationError: if shards can not run it.
+    """
+    if schedule is None:
+        return
+    with blaming("lr_scheduler fails on the optimizer"):
+        ticking: object = schedule(optimizer)
+    if not isinstance(ticking, LRScheduler):
+        raise ConfigurationError(f"lr_scheduler must make a torch.optim.lr_scheduler.LRScheduler, got {_name(ticking)}")
+    if isinstance(ticking, ReduceLROnPlateau):
+        raise ConfigurationError(
+            "lr_scheduler must not be torch's ReduceLROnPlateau, as shards have no metrics: "
+            "give callbacks=[psgd.ReduceLROnPlateau(...)], which evaluations feed"
+        )
+    most = most_ticks(ticking)
+    if steps is not None and most is not None and steps > most:
+        raise ConfigurationError(
+            f"lr_scheduler is made for {most} steps (its total_steps), the run has {steps}: give it as many"
+        )
 
 
 def rehearse_update(model: nn.Module, optimizer: OptimizerFactory) -> None:
@@ -227,16 +215,11 @@ def rehearse_update(model: nn.Module, optimizer: OptimizerFactory) -> None:
     if sum(parameter.numel() for _, parameter in trained) > MOST_REHEARSED:
         return
     copies = [(name, nn.Parameter(parameter.detach().clone())) for name, parameter in trained]
-    with torch.random.fork_rng():
-        try:
-            made = optimizer(copies)
-            for _, copy in copies:
-                copy.grad = torch.full_like(copy, 1e-3)
-            made.step()
-        except ConfigurationError:
-            raise
-        except Exception as error:  # of the user's own rule
-            raise ConfigurationError(f"optimizer fails in its first step: {blame(error)}") from error
+    with torch.random.fork_rng(), blaming("optimizer fails in its first step"):
+        made = optimizer(copies)
+        for _, copy in copies:
+            copy.grad = torch.full_like(copy, 1e-3)
+        made.step()
 
 
 def check_monitors(
@@ -251,33 +234,13 @@ def check_monitors(
         return
     dataset = cast(MapDataset, evaluation_data())
     few = Subset(cast("Dataset[Any]", dataset), range(min(2, len(dataset))))
-    with torch.random.fork_rng():
+    with torch.random.fork_rng(), blaming("model, loss and metrics fail on val_data"):
         cpu = torch.device("cpu")
-        try:
-            measured = evaluate(factory(), cast(MapDataset, few), training.loss, 2, cpu, training.metrics)
-        except ConfigurationError:
-            raise
-        except Exception as error:  # of the user's own model, loss or metric
-            raise ConfigurationError(f"model, loss and metrics fail on val_data: {blame(error)}") from error
+        measured = evaluate(factory(), cast(MapDataset, few), training.loss, 2, cpu, training.metrics)
     names = [f"test_{name}" for name in measured.scalars]
     for monitor in policies.monitors:
         if monitor not in names:
             raise unknown("monitor", monitor, names)
-
-
-def _check_schedule(ticking: object, steps: int | None) -> None:
-    if not isinstance(ticking, LRScheduler):
-        raise ConfigurationError(f"lr_scheduler must make a torch.optim.lr_scheduler.LRScheduler, got {_name(ticking)}")
-    if isinstance(ticking, ReduceLROnPlateau):
-        raise ConfigurationError(
-            "lr_scheduler must not be torch's ReduceLROnPlateau, as shards have no metrics: "
-            "give callbacks=[psgd.ReduceLROnPlateau(...)], which evaluations feed"
-        )
-    most = most_ticks(ticking)
-    if steps is not None and most is not None and steps > most:
-        raise ConfigurationError(
-            f"lr_scheduler is made for {most} steps (its total_steps), the run has {steps}: give it as many"
-        )
 
 
 def keeps_whole(choice: LayoutChoice, optimizer: OptimizerFactory, layout: Layout, clip: Clip | None = None) -> bool:
@@ -301,9 +264,9 @@ def keeps_whole(choice: LayoutChoice, optimizer: OptimizerFactory, layout: Layou
     return reason is not None
 
 
-def new_folder(mode: Mode, now: datetime) -> Path:
-    """A folder for a run whose user has named none: ``runs/<UTC time>-<mode>``, numbered if that is taken."""
-    name = f"{now:%Y%m%d-%H%M%S}-{'sync' if isinstance(mode, Sync) else 'async'}"
+def new_folder(what: str, now: datetime) -> Path:
+    """A folder for what the user has named none for: ``runs/<UTC time>-<what>``, numbered if that is taken."""
+    name = f"{now:%Y%m%d-%H%M%S}-{what}"
     names = itertools.chain([name], (f"{name}-{number}" for number in itertools.count(2)))
     return next(path for path in (Path("runs", name) for name in names) if not path.exists())
 
@@ -333,7 +296,7 @@ def describe(job: Job, placement: Placement, optimizer: Optimizer) -> dict[str, 
     """
     rules, training = job.rules, job.training
     return {
-        "mode": "sync" if isinstance(rules.mode, Sync) else "async",
+        "mode": rules.mode.name,
         **asdict(rules.mode),
         "workers": job.workers,
         "slots": rules.slots,

@@ -93,7 +93,7 @@ def compute_figures(job: Job, outcome: Outcome, recorder: Recorder, out: Path | 
     measured = recorder.evaluations[-1].metrics if recorder.evaluations else {}
     found = versions()
     return {
-        "mode": "sync" if isinstance(mode, Sync) else "async",
+        "mode": mode.name,
         "staleness": mode.staleness if isinstance(mode, Async) else None,
         "backups": mode.backups if isinstance(mode, Sync) else 0,
         "workers": job.workers,

@@ -12,13 +12,28 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 from psgd.errors import DataError
 
 FILE_NAME = "run.jsonl"
 DISTRIBUTIONS = ("psgd", "torch", "numpy", "ray")
 """Whose versions a run's bits and speed depend on, besides Python's."""
+
+
+Goal = Literal["min", "max"]
+
+FALLING = ("loss", "rmse", "mse", "mae")
+"""How the names of metrics end of which less is better."""
+
+
+def goal_of(metric: str) -> Goal:
+    """Whether a metric is to fall or to rise, by its name.
+
+    >>> goal_of("test_rmse"), goal_of("test_accuracy")
+    ('min', 'max')
+    """
+    return "min" if metric.endswith(FALLING) else "max"
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,8 +58,11 @@ class Iteration:
         lag: at the lead.
         lr: learning rates used, one a parameter group.
         clip_scale: what the gradient that was applied was multiplied by for its global norm.
-        compute_s: forward and backward.
-        wait_s: everything else since the slot's previous iteration: grant, pull, push, barrier.
+        compute_s: forward and backward, with what was injected.
+        wait_s: for others, since the slot's previous iteration: for the grant, at the barrier, for the slots that share
+            the worker.
+        transfer_s: all else since then: pull and push on their way and in the shards' queues, and the update.
+        bytes: of weights and gradients that the worker received and sent for it.
     """
 
     time_s: float
@@ -60,6 +78,8 @@ class Iteration:
     compute_s: float
     wait_s: float
     clip_scale: float = 1.0
+    transfer_s: float = 0.0
+    bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -40,6 +40,7 @@ from psgd.planning import (
     WarmStart,
     check_folder,
     check_monitors,
+    check_schedule,
     check_shards,
     check_update,
     count_samples,
@@ -47,7 +48,6 @@ from psgd.planning import (
     describe,
     first_model,
     keeps_whole,
-    largest_lr,
     new_folder,
     rehearse,
     rehearse_update,
@@ -255,8 +255,9 @@ class Trainer:
         steps, evaluate_every = self._budget(samples, self.slots or workers)
         model = first_model(self.model, self.seed, self.warm_start)
         schedule = schedule_of(self.callbacks, self.lr_scheduler, self._steps_per_epoch(samples, self.slots or workers))
-        optimizer = check_update(model, self.optimizer, schedule, steps)
-        policies = policies_of(self.callbacks, largest_lr(self.optimizer, model))
+        optimizer = check_update(model, self.optimizer)
+        policies = policies_of(self.callbacks, max(float(group["lr"]) for group in optimizer.param_groups))
+        check_schedule(schedule, optimizer, steps)  # behind it: the learning rates are those of its tick 0
         if policies.keeping is not None and out is None:
             raise ConfigurationError("callbacks: ModelCheckpoint needs a folder for the run, got out=None")
         tensors = tensors_of(model)
@@ -264,9 +265,9 @@ class Trainer:
         if isinstance(self.optimizer, ConfiguredOptimizer):
             check_groups([s.name for s in layout.tensors if s.role is Role.PARAMETER], self.optimizer.groups)
         check_shards(self.shards, layout)
+        rehearse_update(model, self.optimizer)
         if data is not None and placement.gpus_per_worker == 0:  # a model for GPUs need not run here
             rehearse(self.model, self._training(placement), data)
-            rehearse_update(model, self.optimizer)
         check_monitors(policies, self.model, self._training(placement), evaluation_data)
         job = Job(
             rules=self._rules(workers, steps, evaluate_every),
@@ -369,7 +370,7 @@ class Trainer:
         if self.run_config is not None:
             return read_run(self.run_config).out
         if self.out == "auto":
-            return new_folder(self.mode, datetime.now(UTC))
+            return new_folder(self.mode.name, datetime.now(UTC))
         return None if self.out is None else Path(self.out)
 
     def _factory(self, name: Literal["train_data", "val_data"]) -> DataFactory | None:

@@ -2,6 +2,7 @@ import errno
 import tempfile
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +13,10 @@ from torch import nn
 from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 
 from psgd.config import Clip, Training
-from psgd.core.modes import Async, Sync
 from psgd.errors import ConfigurationError
 from psgd.planning import (
     check_folder,
+    check_schedule,
     check_shards,
     check_update,
     count_samples,
@@ -107,16 +108,39 @@ def test_a_model_without_parameters_is_refused() -> None:
         first_model(nn.ReLU, 0, None)
 
 
+def too_late(optimizer: torch.optim.Optimizer) -> torch.optim.lr_scheduler.LRScheduler:
+    raise ValueError("too late")
+
+
+class Rateless(torch.optim.Optimizer):
+    def __init__(self, params: Any) -> None:
+        super().__init__(params, {})
+
+
+def test_an_optimizer_without_a_learning_rate_is_refused() -> None:
+    with pytest.raises(ConfigurationError, match=r"^optimizer must have an lr in each group.* got Rateless$"):
+        check_update(make_model(), Rateless)
+
+
 def test_optimizer_and_schedule_are_tried_before_anything_starts() -> None:
     model, sgd = make_model(), resolve_optimizer("sgd", 0.1, {})
-    made = check_update(model, sgd, lambda optimizer: torch.optim.lr_scheduler.StepLR(optimizer, 3))
+    made = check_update(model, sgd)
     assert type(made) is torch.optim.SGD
+    check_schedule(lambda optimizer: torch.optim.lr_scheduler.StepLR(optimizer, 3), made)
     with pytest.raises(ConfigurationError, match=r"^optimizer: the factory must return .*, got int$"):
-        check_update(model, lambda params: 7, None)  # type: ignore[arg-type, return-value]
+        check_update(model, lambda params: 7)  # type: ignore[arg-type, return-value]
     with pytest.raises(ConfigurationError, match=r"^lr_scheduler must make .*, got int$"):
-        check_update(model, sgd, lambda optimizer: 7)  # type: ignore[arg-type, return-value]
+        check_schedule(lambda optimizer: 7, made)  # type: ignore[arg-type, return-value]
     with pytest.raises(ConfigurationError, match=r"^lr_scheduler must not be torch's ReduceLROnPlateau"):
-        check_update(model, sgd, torch.optim.lr_scheduler.ReduceLROnPlateau)
+        check_schedule(torch.optim.lr_scheduler.ReduceLROnPlateau, made)
+    with pytest.raises(
+        ConfigurationError, match=r"^lr_scheduler fails on the optimizer: ValueError: too late \(test_pl"
+    ):
+        check_schedule(too_late, made)
+    one_cycle = partial(torch.optim.lr_scheduler.OneCycleLR, max_lr=1.0, total_steps=5, cycle_momentum=False)
+    check_schedule(one_cycle, made, steps=5)
+    with pytest.raises(ConfigurationError, match=r"^lr_scheduler is made for 5 steps .*, the run has 6"):
+        check_schedule(one_cycle, made, steps=6)
 
 
 def test_tensors_stay_whole_only_where_the_optimizer_needs_them() -> None:
@@ -152,16 +176,16 @@ def test_what_an_optimizers_factory_raises_is_said_on_one_line() -> None:
         raise KeyError("betas")
 
     with pytest.raises(ConfigurationError, match=r"^optimizer fails on the model's parameters: KeyError: 'betas' \("):
-        check_update(nn.Linear(2, 1), fails, None)
+        check_update(nn.Linear(2, 1), fails)
 
 
 def test_a_new_folder_is_named_by_time_and_mode(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    assert new_folder(Sync(), NOW) == Path("runs/20260102-030405-sync")
-    assert new_folder(Async(2), NOW) == Path("runs/20260102-030405-async")
+    assert new_folder("sync", NOW) == Path("runs/20260102-030405-sync")
+    assert new_folder("async", NOW) == Path("runs/20260102-030405-async")
     for name in ("20260102-030405-sync", "20260102-030405-sync-2"):
         (tmp_path / "runs" / name).mkdir(parents=True)
-    assert new_folder(Sync(), NOW) == Path("runs/20260102-030405-sync-3")
+    assert new_folder("sync", NOW) == Path("runs/20260102-030405-sync-3")
 
 
 def test_a_folder_takes_one_run(tmp_path: Path) -> None:
@@ -225,7 +249,7 @@ def test_a_rehearsal_leaves_the_random_state_alone() -> None:
 
 def test_an_optimizer_that_leaves_parameters_out_is_refused() -> None:
     with pytest.raises(ConfigurationError, match="it left out bias; to freeze one"):
-        check_update(nn.Linear(2, 1), lambda params: torch.optim.SGD(list(params)[:1], lr=0.1), None)
+        check_update(nn.Linear(2, 1), lambda params: torch.optim.SGD(list(params)[:1], lr=0.1))
 
 
 def test_more_shards_than_blocks_are_refused() -> None:

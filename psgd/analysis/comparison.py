@@ -4,11 +4,10 @@ import math
 import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
 from psgd.analysis.run_figures import RunFigures
-
-Goal = Literal["max", "min"]
+from psgd.runlog import Goal, goal_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,17 +16,20 @@ class Metric:
 
     Args:
         name: without ``test_``.
-        goal: whether more or less of it is better.
     """
 
     name: str
-    goal: Goal
+
+    @property
+    def goal(self) -> Goal:
+        """Whether more or less of it is better."""
+        return goal_of(self.name)
 
     def words(self, value: float | None) -> str:
         """A value, for people.
 
         Example:
-            >>> Metric("accuracy", "max").words(0.98765)
+            >>> Metric("accuracy").words(0.98765)
             '98.77 %'
         """
         if value is None:
@@ -35,7 +37,7 @@ class Metric:
         return f"{100 * value:.2f} %" if self.name == "accuracy" else f"{value:.4f}"
 
 
-METRICS = (Metric("accuracy", "max"), Metric("rmse", "min"), Metric("loss", "min"))
+METRICS = (Metric("accuracy"), Metric("rmse"), Metric("loss"))
 """By which of what was measured arms are judged: the first that there is."""
 
 

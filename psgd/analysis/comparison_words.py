@@ -130,7 +130,7 @@ def _arm_as_json(arm: ArmRuns, metric: Metric) -> dict[str, Any]:
 
 def _rate_as_json(rate: Rate, metric: Metric) -> dict[str, Any]:
     figures = ("samples", "steps", "seconds", "samples_per_s", "dropped_samples")
-    loss = Metric("loss", "min")
+    loss = Metric("loss")
     return {
         f"test_{metric.name}": asdict(rate.test(metric)),
         f"train_{metric.name}": asdict(rate.train(metric)),

@@ -17,6 +17,7 @@ from psgd.experiments.arms import Comparison, Run
 from psgd.experiments.performing import Task, inspect, perform
 from psgd.experiments.reporting import read_figures, write_report
 from psgd.experiments.resumption import State
+from psgd.planning import new_folder
 from psgd.trainer import Trainer
 
 
@@ -53,7 +54,7 @@ def plan(config: CompareConfig) -> Comparison:
     Raises:
         ConfigurationError: if two arms can not be told apart.
     """
-    out = Path("runs", f"{datetime.now(UTC):%Y%m%d-%H%M%S}-compare") if config.out is None else Path(config.out)
+    out = new_folder("compare", datetime.now(UTC)) if config.out is None else Path(config.out)
     return Comparison(config.arms(), tuple(range(config.seed, config.seed + config.seeds)), out)
 
 

@@ -163,9 +163,6 @@ class TrainConfig:
             )
         if self.limit is not None and self.limit < 1:
             raise ConfigurationError(f"limit must be >= 1, got {self.limit}")
-        clips = [name for name in ("clip_norm", "clip_value", "clip_tensor_norm") if getattr(self, name) is not None]
-        if len(clips) > 1:
-            raise ConfigurationError(f"{clips[1]} must be left out with {clips[0]}: gradients are clipped in one way")
         for name in ("gpus_per_worker", "gpus_per_shard"):
             share = getattr(self, name)
             if share is not None and share <= 0:

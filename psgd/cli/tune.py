@@ -16,7 +16,7 @@ from psgd.cli.search_space import override
 from psgd.cli.train_config import TrainConfig
 from psgd.cli.tune_config import TRIALS, TuneConfig
 from psgd.errors import ConfigurationError, PsgdError
-from psgd.planning import check_folder
+from psgd.planning import check_folder, new_folder
 from psgd.trainer import Trainer
 from psgd.tuning.algorithms import check_algorithm
 from psgd.tuning.journal import Journal
@@ -97,7 +97,7 @@ def _located(shared: TrainConfig) -> TrainConfig:
 
 
 def _folder(config: TuneConfig) -> Path:
-    return Path("runs", f"{datetime.now(UTC):%Y%m%d-%H%M%S}-tune") if config.out is None else Path(config.out)
+    return new_folder("tune", datetime.now(UTC)) if config.out is None else Path(config.out)
 
 
 def _kept(config: TuneConfig, journal: Journal, out: Path) -> list[Trial]:

@@ -8,7 +8,7 @@ from psgd.cli.options import Entries, about, option
 from psgd.cli.search_space import parse_space
 from psgd.cli.train_config import TrainConfig
 from psgd.errors import ConfigurationError
-from psgd.training.policies import goal_of
+from psgd.runlog import Goal, goal_of
 from psgd.tuning.space import Range, Space
 
 TRIALS = 16
@@ -85,7 +85,7 @@ class TuneConfig(TrainConfig):
         """
         return parse_space(self.space)
 
-    def choose_goal(self) -> Literal["min", "max"]:
+    def choose_goal(self) -> Goal:
         """Whether less or more of the objective is better."""
         return self.goal or goal_of(self.objective)
 

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from math import isfinite
+from typing import ClassVar
 
 from psgd.errors import ConfigurationError
 
@@ -21,6 +22,7 @@ class Sync:
     2
     """
 
+    name: ClassVar[str] = "sync"
     backups: int = 0
 
     def __post_init__(self) -> None:
@@ -54,6 +56,7 @@ class Async:
         ConfigurationError: if ``staleness`` is negative.
     """
 
+    name: ClassVar[str] = "async"
     staleness: int | None = None
 
     def __post_init__(self) -> None:

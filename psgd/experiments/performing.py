@@ -7,11 +7,11 @@ from pathlib import Path
 
 from psgd.analysis.comparison import judged_by
 from psgd.analysis.run_figures import read_run
-from psgd.errors import ConfigurationError, PsgdError
+from psgd.errors import ConfigurationError, PsgdError, blame
 from psgd.experiments.arms import Comparison, Run
 from psgd.experiments.measuring import is_measured, measure_training_set
 from psgd.experiments.resumption import State, clear, state_of
-from psgd.planning import Plan, blame
+from psgd.planning import Plan
 from psgd.runlog import FILE_NAME
 from psgd.trainer import Trainer
 

@@ -36,7 +36,7 @@ def _read_arm(comparison: Comparison, arm: Arm) -> ArmRuns:
         "arm": str(arm),
         "optimizer": arm.optimizer.name,
         "optimizer_args": dict(arm.optimizer.args),
-        "mode": "sync" if isinstance(mode, Sync) else "async",
+        "mode": mode.name,
         "staleness": mode.staleness if isinstance(mode, Async) else None,
         "backups": mode.backups if isinstance(mode, Sync) else 0,
     }

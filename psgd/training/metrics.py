@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from psgd.config import Loss, Meter, MetricFactory
 from psgd.data.batches import MapDataset, collate, to_device
-from psgd.errors import ConfigurationError
+from psgd.errors import ConfigurationError, blaming
 from psgd.training.imports import import_callable
 from psgd.training.named_metrics import METRICS, NamedMetric, plain
 from psgd.training.task import infer_task
@@ -148,10 +148,8 @@ def _own(factory: Any, key: str | None = None) -> OwnMetric:
     if isinstance(factory, Metric | MetricCollection):
         make = functools.partial(copy.deepcopy, factory)
     elif callable(factory):
-        try:
+        with blaming(f"metric {_name(factory)} can not be made"):
             made = factory()
-        except Exception as error:  # the user's function may raise anything
-            raise ConfigurationError(f"metric {_name(factory)} can not be made: {_blame(error)}") from error
     if not isinstance(made, Metric | MetricCollection):
         raise ConfigurationError(
             f"a metric must be a name or a function that makes a torchmetrics.Metric, got {_name(factory)}"
@@ -161,10 +159,6 @@ def _own(factory: Any, key: str | None = None) -> OwnMetric:
 
 def _name(value: object) -> str:
     return getattr(value, "__name__", None) or repr(value)
-
-
-def _blame(error: Exception) -> str:
-    return f"{type(error).__name__}: {' '.join(str(error).split())}"
 
 
 def check_metrics(metrics: Sequence[MetricFactory] | None, outputs: object, targets: object, loss: Loss) -> None:
@@ -181,11 +175,8 @@ def check_metrics(metrics: Sequence[MetricFactory] | None, outputs: object, targ
         if isinstance(metric, NamedMetric):
             metric.check(outputs, targets, loss)
             continue
-        try:
+        with blaming(f"metric {getattr(metric, 'key', _name(metric))} fails on a batch of train_data"):
             metric(outputs, targets, loss).update(outputs, targets)
-        except Exception as error:  # the user's metric may raise anything
-            key = getattr(metric, "key", _name(metric))
-            raise ConfigurationError(f"metric {key} fails on a batch of train_data: {_blame(error)}") from error
 
 
 def evaluate(

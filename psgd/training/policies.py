@@ -10,23 +10,11 @@ from dataclasses import dataclass
 from typing import Literal
 
 from psgd.errors import ConfigurationError
+from psgd.runlog import Goal, goal_of
 from psgd.training.callbacks import Callback
 from psgd.training.names import unknown
 
-Goal = Literal["min", "max"]
 Metrics = Mapping[str, float]
-
-FALLING = ("loss", "rmse", "mse", "mae")
-"""How metrics end of which less is better."""
-
-
-def goal_of(metric: str) -> Goal:
-    """Whether a metric is to fall or to rise, by its name.
-
-    >>> goal_of("test_rmse"), goal_of("test_accuracy")
-    ('min', 'max')
-    """
-    return "min" if metric.replace("-", "_").endswith(FALLING) else "max"
 
 
 @dataclass(frozen=True, slots=True)

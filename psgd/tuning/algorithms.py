@@ -13,8 +13,9 @@ from ray.tune.search.optuna import OptunaSearch
 from ray.tune.search.variant_generator import generate_variants
 
 from psgd.errors import ConfigurationError
+from psgd.runlog import Goal
 from psgd.tuning.space import Choices, Domain, Point, Space
-from psgd.tuning.trials import Goal, Trial
+from psgd.tuning.trials import Trial
 
 if TYPE_CHECKING:  # psgd runs without it
     from optuna.distributions import BaseDistribution

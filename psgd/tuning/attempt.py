@@ -6,8 +6,7 @@ from typing import Any
 
 from ray import tune
 
-from psgd.errors import ConfigurationError, PsgdError
-from psgd.planning import blame
+from psgd.errors import ConfigurationError, PsgdError, blame
 from psgd.trainer import Trainer
 from psgd.tuning.space import Point, Space, values_of
 from psgd.tuning.trainable import attended, reservation

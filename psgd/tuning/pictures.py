@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 from psgd.analysis.drawing import check_drawable
 from psgd.errors import ConfigurationError
+from psgd.runlog import Goal
 from psgd.tuning.algorithms import optuna_space
 from psgd.tuning.results import in_words
 from psgd.tuning.space import Choices, Domain, Space
-from psgd.tuning.trials import Goal, Trial
+from psgd.tuning.trials import Trial
 
 if TYPE_CHECKING:  # psgd runs without it
     from matplotlib.axes import Axes

@@ -8,9 +8,10 @@ from typing import Protocol, Self, TextIO
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
+from psgd.runlog import Goal
 from psgd.tuning.results import in_words
 from psgd.tuning.space import Space, values_of
-from psgd.tuning.trials import Goal, Trial, best
+from psgd.tuning.trials import Trial, best
 
 
 class Score:

@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from psgd.analysis.tables import Row
+from psgd.runlog import Goal
 from psgd.tuning.space import Space, values_of
-from psgd.tuning.trials import Goal, Trial, as_plain, best, ranked
+from psgd.tuning.trials import Trial, as_plain, best, ranked
 
 CSV_NAME, JSON_NAME = "results.csv", "results.json"
 

@@ -17,12 +17,13 @@ from psgd.cluster.resources import SHARED_CORES, Need
 from psgd.cluster.session import ray_session, unwinding
 from psgd.config import Placement
 from psgd.errors import ConfigurationError
+from psgd.runlog import Goal
 from psgd.trainer import Trainer
 from psgd.tuning.algorithms import Algorithm, generator, points, remaining, suggester, tune_space
 from psgd.tuning.attempt import MakeTrainer, attempt
 from psgd.tuning.space import Point, Space, values_of
 from psgd.tuning.trainable import attended, fits, reserved_by
-from psgd.tuning.trials import Goal, Trial
+from psgd.tuning.trials import Trial
 from psgd.tuning.watch import Watch
 
 MOST_PROBED = 32

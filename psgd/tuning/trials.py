@@ -5,9 +5,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, get_args
 
+from psgd.runlog import Goal
 from psgd.tuning.space import Point
 
-Goal = Literal["min", "max"]
 Status = Literal["done", "stopped", "diverged", "refused", "failed"]
 """Trained to its end; stopped early by the scheduler; without a finite metric; not to be run as it is; broken."""
 

@@ -3,7 +3,7 @@ import pytest
 from psgd.analysis.comparison import ArmRuns, Metric, Rate, Spread, judged_by
 from tests.analysis.runs import arm_of, comparison_of, run_of
 
-ACCURACY, RMSE = Metric("accuracy", "max"), Metric("rmse", "min")
+ACCURACY, RMSE = Metric("accuracy"), Metric("rmse")
 
 
 @pytest.mark.parametrize(
@@ -16,7 +16,8 @@ ACCURACY, RMSE = Metric("accuracy", "max"), Metric("rmse", "min")
     ],
 )
 def test_arms_are_judged_by_what_tells_most(names: list[str], name: str, goal: str) -> None:
-    assert judged_by(names) == Metric(name, goal)  # type: ignore[arg-type]
+    metric = judged_by(names)
+    assert (metric.name, metric.goal) == (name, goal)
 
 
 @pytest.mark.parametrize(

@@ -292,7 +292,7 @@ def test_a_malformed_straggler_is_refused(text: str) -> None:
         ("--groups *weigth=lr=1", ["groups: pattern '*weigth' must match a parameter, the model has 1.weight"]),
         ("--groups *bias=lr", ["groups *bias must be a list of key=value, separated by commas, got 'lr'"]),
         ("--l1 -1", ["l1 must be a finite number >= 0, got -1.0"]),
-        ("--clip-norm 1 --clip-value 1", ["clip_value must be left out with clip_norm"]),
+        ("--clip-norm 1 --clip-value 1", ["clip must be one of norm, value and tensor_norm, got norm and value"]),
         ("--clip-norm 0", ["clip norm must be a finite number > 0, got 0.0"]),
         ("--on-nonfinite stop", ["--on-nonfinite must be skip or fail, got 'stop'"]),
         ("--schedule cosin", ["schedule must be one of ", "did you mean cosine", "'cosin'"]),

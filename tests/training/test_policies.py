@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from psgd.errors import ConfigurationError
+from psgd.runlog import goal_of
 from psgd.training.policies import (
     Continue,
     EarlyStopping,
@@ -15,7 +16,6 @@ from psgd.training.policies import (
     Rate,
     ReduceLROnPlateau,
     Stop,
-    goal_of,
 )
 
 NAN = float("nan")
