@@ -14,7 +14,7 @@ from psgd.runlog import Iteration
 from psgd.transport.attachment import Attachment
 from psgd.transport.flat import tensors_of
 from psgd.worker.compute import Supervised
-from psgd.worker.loop import Worker
+from psgd.worker.loop import Pace, Worker, at_once
 from psgd.worker.replica import Replica
 from psgd.worker.runner import Inbox, SlotRunner, Weights
 
@@ -48,6 +48,7 @@ def build_worker(
     membership: Membership,
     attachment: Attachment,
     observe: Callable[[Iteration], None],
+    pace: Pace = at_once,
 ) -> Worker:
     """The built-in loop for one worker's slots."""
     if job.data is None:
@@ -63,4 +64,4 @@ def build_worker(
     ]
     dataset = cast(MapDataset, job.data())
     compute = Supervised(model, job.training, dataset, job.rules.slots, device)
-    return Worker(number, job, runners, replica, compute, inbox, observe)
+    return Worker(number, job, runners, replica, compute, inbox, observe, pace)

@@ -6,18 +6,26 @@ from dataclasses import replace
 from functools import partial
 
 from psgd.config import Job
-from psgd.core.slot import Compute, Finish, Halt, Phase, SlotEffect, SlotEvent
+from psgd.core.slot import Compute, Computed, Finish, Halt, Phase, SlotEffect, SlotEvent
 from psgd.errors import LostError
 from psgd.runlog import Iteration
 from psgd.worker.compute import Computation
 from psgd.worker.record import Chronicle
 from psgd.worker.replica import Replica
 from psgd.worker.runner import Inbox, SlotRunner
+from psgd.worker.turns import following, may_renew
 
 ComputeGradient = Callable[[int, int, Callable[[], None]], Computation]
 """(step, slot, before the last backward pass): leaves the gradient in the model."""
+Pace = Callable[[int, int, float, Callable[[float], None]], None]
+"""(step, slot, seconds that the computation took, what is to be called with the seconds that it takes, when it has)."""
 
 PATIENCE_S = 1.0
+
+
+def at_once(step: int, slot: int, seconds: float, resume: Callable[[float], None]) -> None:
+    """A computation takes as long as it took."""
+    resume(seconds)
 
 
 class Worker:
@@ -31,6 +39,7 @@ class Worker:
         compute: leaves the gradient of (step, slot) in the replica's model.
         observe: told about every finished iteration; ``time_s`` is on this process' ``time.perf_counter``.
         number: of the worker, for the record.
+        pace: when a slot goes on behind its computation.
     """
 
     def __init__(
@@ -42,10 +51,11 @@ class Worker:
         compute: ComputeGradient,
         inbox: Inbox,
         observe: Callable[[Iteration], None],
+        pace: Pace = at_once,
     ) -> None:
         self._number = number
-        mode = job.rules.mode
-        self._receipt_renews, self._weights_stand = mode.receipt_renews, mode.weights_stand
+        self._pace = pace
+        self._mode = job.rules.mode
         self._overlap = job.training.overlap
         self._runners = {runner.machine.slot: runner for runner in runners}
         self._replica = replica
@@ -105,13 +115,10 @@ class Worker:
         return chosen
 
     def _choose(self) -> bool:
-        going = [runner for runner in self._runners.values() if runner.machine.phase is not Phase.ENDED]
-        if any(runner.machine.phase in (Phase.PULLING, Phase.COMPUTING) or runner.renewing for runner in going):
-            return False  # the replica is taken
-        following = min(going, key=lambda runner: runner.turn, default=None)
-        if following is None or following.machine.phase is not Phase.READY:
+        chosen = following(self._runners.values())
+        if chosen is None:
             return False
-        self._take(following, following.choice())
+        self._take(chosen, chosen.choice())
         return True
 
     def _let_leave(self, runner: SlotRunner) -> None:
@@ -119,12 +126,6 @@ class Worker:
         if self._overlap:
             runner.begin_push()
             self._replica.aim(runner.outgoing.gradient, runner.outgoing.leave)
-
-    def _may_renew(self, runner: SlotRunner) -> bool:
-        """Whether no other slot of this worker has use for the old weights, nor for the time that new ones take."""
-        phases = {other.machine.phase for other in self._runners.values() if other is not runner} - {Phase.ENDED}
-        at_a_barrier = {Phase.PUSHING} if self._weights_stand else set()
-        return self._receipt_renews and phases <= at_a_barrier
 
     def _take(self, runner: SlotRunner, event: SlotEvent) -> None:
         for effect in runner.take(event):
@@ -137,11 +138,16 @@ class Worker:
                 self._replica.renew()
                 self._replica.aim(runner.outgoing.gradient)
                 self._replica.clear_gradients()
-                self._computed[slot] = self._compute(step, slot, partial(self._let_leave, runner))
+                computation = self._compute(step, slot, partial(self._let_leave, runner))
                 computed = self._replica.gather(runner.outgoing.gradient)
-                self._take(runner, replace(computed, renew=self._may_renew(runner)))
+                self._pace(step, slot, computation.seconds, partial(self._push, runner, computation, computed))
             case Finish():
                 done = self._computed.pop(slot)
                 self._observe(self._chronicles[slot].iteration(effect, done.loss, done.samples, done.seconds))
             case Halt(reason):
                 raise LostError(f"slot {slot} on worker {self._number} was refused: {reason}")
+
+    def _push(self, runner: SlotRunner, computation: Computation, computed: Computed, seconds: float) -> None:
+        self._computed[runner.machine.slot] = replace(computation, seconds=seconds)
+        renew = may_renew(runner, self._runners.values(), self._mode)
+        self._take(runner, replace(computed, renew=renew))

@@ -92,11 +92,6 @@ class SlotRunner:
         self._inbox = inbox
 
     @property
-    def turn(self) -> tuple[int, int]:
-        """Slots of a worker take turns in this order: whoever has started fewer iterations, then by number."""
-        return (self.machine.clock + (self.machine.phase is Phase.PUSHING), self.machine.slot)
-
-    @property
     def renewing(self) -> bool:
         """Whether a push is under way whose receipts bring new weights: nobody may compute at the old ones."""
         return self._renews and self.machine.phase is Phase.PUSHING

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from psgd.core.ids import Incarnation, Shard, Slot, Step, Version
 from psgd.core.layout import Span
 from psgd.core.messages import Granted, Join, Joined, Pull, Pulled, Push, Receipt, Status
-from psgd.core.slot import Compute, Computed, Phase, Replied
+from psgd.core.slot import Compute, Computed, Replied
 from psgd.transport.attachment import attach
 from psgd.transport.base import PushId
 from psgd.transport.flat import layout_of, pack, tensors_of, view_bytes
@@ -143,18 +143,6 @@ def test_each_shard_gets_its_part_of_the_gradient_and_its_own_version_back() -> 
     assert [each.request for each in sent] == [expected, expected]
     assert b"".join(each.payload or b"" for each in sent) == setup.runner.outgoing.gradient.memory.numpy().tobytes()
     assert [len(each.payload or b"") for each in sent] == [part.pushed.bytes for part in setup.parts]
-
-
-def test_a_slot_whose_push_is_under_way_lets_others_go_first() -> None:
-    setup = Setup()
-    setup.grant()
-    assert setup.runner.turn == (0, 3)
-    setup.runner.take(setup.runner.choice())
-    setup.pull(Model(1.0))
-    assert setup.runner.turn == (0, 3)
-    setup.runner.take(Computed(finite=True, absent=()))
-    assert setup.runner.machine.phase is Phase.PUSHING
-    assert setup.runner.turn == (1, 3)
 
 
 def test_weights_are_on_their_way_from_a_push_that_asks_for_them_to_its_last_receipt() -> None:
