@@ -10,7 +10,6 @@ from psgd.core.slot import Compute, Finish, Halt, Phase, SlotEffect, SlotEvent
 from psgd.errors import LostError
 from psgd.runlog import Iteration
 from psgd.worker.compute import Computation
-from psgd.worker.record import Chronicle
 from psgd.worker.replica import Replica
 from psgd.worker.runner import Inbox, SlotRunner
 
@@ -53,7 +52,6 @@ class Worker:
         self._inbox = inbox
         self._observe = observe
         self._computed: dict[int, Computation] = {}
-        self._chronicles = {slot: Chronicle(number, slot) for slot in self._runners}
 
     @property
     def done(self) -> bool:
@@ -142,6 +140,6 @@ class Worker:
                 self._take(runner, replace(computed, renew=self._may_renew(runner)))
             case Finish():
                 done = self._computed.pop(slot)
-                self._observe(self._chronicles[slot].iteration(effect, done.loss, done.samples, done.seconds))
+                self._observe(runner.chronicle.iteration(effect, done.loss, done.samples, done.seconds))
             case Halt(reason):
                 raise LostError(f"slot {slot} on worker {self._number} was refused: {reason}")
