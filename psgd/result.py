@@ -114,6 +114,8 @@ def compute_figures(job: Job, outcome: Outcome, recorder: Recorder, out: Path | 
         "threads": job.training.threads,
         "torch": found["torch"],
         "psgd": found["psgd"],
+        "idle_share": _idle_share(job.workers, recorder.iterations),
+        "bytes": sum(i.bytes for i in recorder.iterations),
         "max_clock_gap": counted.max_clock_gap,
         "dropped_pushes": counted.dropped,
         "nonfinite_pushes": counted.nonfinite,
@@ -148,6 +150,14 @@ def _samples(job: Job, iterations: Sequence[Iteration], accepted: int) -> int:
     if job.own_loop is None:
         return accepted * job.training.batch_size
     return sum(i.samples for i in iterations if i.status == Status.ACCEPTED)
+
+
+def _idle_share(workers: int, iterations: Sequence[Iteration]) -> float | None:
+    """The share of the workers' time, until the last iteration, in which they did not compute."""
+    available = workers * max((i.time_s for i in iterations), default=0.0)
+    if available <= 0:
+        return None
+    return min(max(1 - sum(i.compute_s for i in iterations) / available, 0.0), 1.0)
 
 
 def _last_loss(iterations: Sequence[Iteration], slots: int, rounds: bool) -> float | None:

@@ -62,7 +62,8 @@ class Iteration:
         wait_s: for others, since the slot's previous iteration: for the grant, at the barrier, for the slots that share
             the worker.
         transfer_s: all else since then: pull and push on their way and in the shards' queues, and the update.
-        bytes: of weights and gradients that the worker received and sent for it.
+        bytes: of weights and gradients that the worker received and sent for it; weights that it reads in place, where
+            the shard has them, count for nothing.
     """
 
     time_s: float

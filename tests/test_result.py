@@ -54,6 +54,8 @@ def test_the_figures_count_what_the_lead_counted() -> None:
         "weights_sha256": sha256(WEIGHTS),
         "dropped_samples": 2 * BATCH,
         "threads": 1,
+        "idle_share": None,
+        "bytes": 0,
         "max_clock_gap": 1,
         "dropped_pushes": 2,
         "nonfinite_pushes": 1,
@@ -73,6 +75,17 @@ def test_without_an_evaluation_there_is_no_test_metric() -> None:
     figures = compute_figures(make_job(mode=Sync(1)), OUTCOME, record(), None)
     assert (figures["backups"], figures["staleness"]) == (1, None)
     assert (figures["test_loss"], figures["test_accuracy"], figures["train_loss"], figures["out"]) == (None,) * 4
+
+
+def test_the_idle_share_is_what_the_workers_did_not_compute_until_the_last_iteration() -> None:
+    pushes = [iteration(time_s=4.0, compute_s=1.5, bytes=100), iteration(time_s=2.0, compute_s=0.5, bytes=20)]
+    figures = compute_figures(make_job(workers=2), OUTCOME, record(*pushes), None)
+    assert (figures["idle_share"], figures["bytes"]) == (1 - 2.0 / (2 * 4.0), 120)
+
+
+def test_slots_that_share_a_worker_do_not_make_less_than_nothing_idle() -> None:
+    figures = compute_figures(make_job(workers=1), OUTCOME, record(iteration(time_s=1.0, compute_s=1.25)), None)
+    assert figures["idle_share"] == 0.0
 
 
 def test_in_rounds_the_train_loss_is_the_last_steps() -> None:

@@ -150,6 +150,8 @@ class Receipt:
         renewed: the weights of ``version`` come along, as the push wanted. They do not where they are those that the
             gradient was computed from, nor with a repeated answer that newer ones have overtaken.
         clip_scale: what the gradient that was applied, in rounds the mean, was multiplied by for its global norm.
+        held_s: how long the push lay here, whole, until the step was decided, on the shard's own clock; 0 on arrival,
+            and where the step had been decided before.
     """
 
     step: Step
@@ -161,6 +163,7 @@ class Receipt:
     following: Granted | Ended | None
     renewed: bool = False
     clip_scale: float = 1.0
+    held_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -226,7 +226,7 @@ class ShardProtocol:
             case Measured():
                 return self._settled(self._rule.take(message, now))
             case Commit():
-                return self._settled(self._rule.close(message))
+                return self._settled(self._rule.close(message, now))
             case Confirm():
                 if self._lead is not None:
                     self._lead.confirmed(message)

@@ -126,6 +126,8 @@ class Rounds:
         self._lead = lead
         self._open = Step(0)
         self._held: dict[Slot, Held] = {}
+        self._held_since: dict[Slot, float] = {}
+        self._decided_at = 0.0
         self._measuring: Step | None = None
         self._measured: Measured | None = None
         self._closing: Commit | None = None
@@ -145,9 +147,10 @@ class Rounds:
             refused = Refused(f"step {push.step} of slot {push.slot} is not open: step {self._open} is")
             return [Answer(key_of(push), refused)]
         if push.step < self._open:
-            return self._answer(push.slot, push.step, Status.LATE, _late(push.step), ())
+            return self._answer(push.slot, push.step, Status.LATE, _late(push.step))
         self._ledger.stage(push.slot, push.step)
         held = self._held[push.slot] = Held(self._shard, push.slot, push.step, push.finite)
+        self._held_since[push.slot] = now
         staged = Stage(push.slot, push.step, push.absent)
         return [staged, *self.report(held, now)]
 
@@ -166,7 +169,7 @@ class Rounds:
         """On the lead: tell the others what is decided, and do it."""
         if commit is None or self._lead is None:
             return []
-        return [*self._lead.committed(commit, now), *self.close(commit)]
+        return [*self._lead.committed(commit, now), *self.close(commit, now)]
 
     def measure(self, measure: Measure) -> list[Effect]:
         """The lead wants to know how large this shard's part of the mean is. A repeat gets the same answer."""
@@ -193,14 +196,14 @@ class Rounds:
         """On the lead: close the step if that was the last part of the norm."""
         return [] if self._lead is None else self._commit(self._lead.take(measured), now)
 
-    def close(self, commit: Commit) -> list[Effect]:
+    def close(self, commit: Commit, now: float) -> list[Effect]:
         """The lead has decided: update, or only close. A repeat is confirmed again."""
         if commit.step < self._open:
             return self._confirm(commit.step)
         if commit.step > self._open or self._closing is not None:
             return []  # the lead sends it again
         self._check_held(commit.step, commit.accepted)
-        self._closing = commit
+        self._closing, self._decided_at = commit, now
         if commit.update:
             how = How(commit.step, commit.lr_factor, commit.clip_scale)
             return [ApplyMean(commit.step, commit.accepted, how)]
@@ -216,8 +219,8 @@ class Rounds:
         commit = self._closing
         if commit is None:
             raise InternalError(f"shard {self._shard} applied an update that no commit asked for")
-        step, held = commit.step, self._held
-        self._closing, self._held, self._measured = None, {}, None
+        step, held, since = commit.step, self._held, self._held_since
+        self._closing, self._held, self._held_since, self._measured = None, {}, {}, None
         self._open = Step(step + 1)
         self.version = Version(self.version + commit.update)
         taken = len(commit.accepted) if commit.update else 0
@@ -232,7 +235,8 @@ class Rounds:
                 effects.append(Discard(slot))
             status, reason = _verdict(commit, held, slot)
             scale = commit.clip_scale if status is Status.ACCEPTED else 1.0
-            effects += self._answer(slot, step, status, reason, lr if slot in commit.accepted else (), scale)
+            used, held_s = lr if slot in commit.accepted else (), self._decided_at - since[slot]
+            effects += self._answer(slot, step, status, reason, used, scale, held_s)
         boundary = boundary_at(self._rules, self._open)
         if boundary is not None:
             effects.append(KeepSnapshot(boundary))
@@ -258,10 +262,17 @@ class Rounds:
         return [] if self._lead is not None else [Tell(LEAD, Confirm(self._shard, step))]
 
     def _answer(
-        self, slot: Slot, step: Step, status: Status, reason: str, lr: tuple[float, ...], clip_scale: float = 1.0
+        self,
+        slot: Slot,
+        step: Step,
+        status: Status,
+        reason: str,
+        lr: tuple[float, ...] = (),
+        clip_scale: float = 1.0,
+        held_s: float = 0.0,
     ) -> list[Effect]:
         following = None if self._lead is None else self._lead.gate.decide(slot, Step(step + 1))
-        receipt = Receipt(step, status, reason, self.version, 0, lr, following, clip_scale=clip_scale)
+        receipt = Receipt(step, status, reason, self.version, 0, lr, following, False, clip_scale, held_s)
         self._ledger.answer(slot, receipt)
         return [Answer(push_key(slot, step), receipt)]
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 
 from psgd.config import Job
-from psgd.core.ids import Slot
+from psgd.core.ids import Shard, Slot
 from psgd.transport.base import Connection
 from psgd.transport.pinned import allocator
 from psgd.transport.wire_format import JobWire
@@ -32,6 +32,7 @@ class Attachment:
             is under way.
         find_written: the first byte of the weights that this process has cut off from the shards' by writing near it,
             or None; notices only what the plane can not undo with the next pull.
+        read_in_place: shards whose weights, but the frozen ones, show here without being moved.
     """
 
     connections: Sequence[Connection]
@@ -40,6 +41,7 @@ class Attachment:
     received: torch.Tensor
     sent: Mapping[Slot, torch.Tensor]
     find_written: Callable[[], int | None] = _nothing
+    read_in_place: frozenset[Shard] = frozenset()
 
     def close(self) -> None:
         """Close every connection; the memory stays."""

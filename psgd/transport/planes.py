@@ -7,7 +7,7 @@ from functools import partial
 import torch
 
 from psgd.config import Job, Plane
-from psgd.core.ids import Slot
+from psgd.core.ids import Shard, Slot
 from psgd.core.layout import Part
 from psgd.core.messages import PeerMessage
 from psgd.errors import LostError, ResourceError
@@ -183,7 +183,7 @@ def reach(
         near = [connection for connection in connections if isinstance(connection, ShmConnection)]
         if not near:
             return attach(connections, job, slots), []
-        overlay = _overlay(connections, job)
+        overlay, shown = _overlay(connections, job)
         attachment = attach(
             connections,
             job,
@@ -191,7 +191,9 @@ def reach(
             allocate_shared=pool.allocate,
             weights=None if overlay is None else overlay.memory,
         )
-        return attachment if overlay is None else replace(attachment, find_written=overlay.written), []
+        if overlay is None:
+            return attachment, []
+        return replace(attachment, find_written=overlay.written, read_in_place=shown), []
     except ResourceError as error:
         for connection in connections:
             connection.close()
@@ -224,12 +226,14 @@ def _connect(shard: int, address: ShardAddress, plane: Plane, key: JobKey, pool:
     return call()
 
 
-def _overlay(connections: Sequence[Connection], job: Job) -> Overlay | None:
-    """The flat space that shows the shards' own memory, if they show it."""
+def _overlay(connections: Sequence[Connection], job: Job) -> tuple[Overlay | None, frozenset[Shard]]:
+    """The flat space that shows the shards' own memory, if they show it; and which of them do."""
     if job.training.use_gpu or not _shows_weights(job):  # to pin a private mapping would cut it off from the shard's
-        return None
+        return None, frozenset()
     overlay = Overlay(job.layout.bytes)
-    for connection, part in zip(connections, job.parts(), strict=True):
-        if isinstance(connection, ShmConnection):
-            connection.lay_weights(overlay, part.pushed.start)
-    return overlay
+    shown = {
+        Shard(shard)
+        for shard, (connection, part) in enumerate(zip(connections, job.parts(), strict=True))
+        if isinstance(connection, ShmConnection) and connection.lay_weights(overlay, part.pushed.start)
+    }
+    return overlay, frozenset(shown)

@@ -57,9 +57,8 @@ class BlockingSlot:
         self._connections = attachment.connections
         self._inbox: Inbox = queue.SimpleQueue()
         weights = Weights(attachment, self._parts)
-        self._runner = SlotRunner(job, slot, incarnation, attachment, weights, self._inbox, device)
+        self._runner = SlotRunner(job, slot, incarnation, attachment, weights, self._inbox, device, chronicle)
         self._replica.aim(self._runner.outgoing.gradient)
-        self._chronicle = chronicle
         self._observe = observe
         self._overlap = overlap
         self._refusal: str | None = None
@@ -123,7 +122,7 @@ class BlockingSlot:
             match effect:
                 case Finish(receipts=receipts):
                     self.receipts = receipts
-                    record = self._chronicle.iteration(effect, self._loss, self.samples, self._compute_s)
+                    record = self._runner.chronicle.iteration(effect, self._loss, self.samples, self._compute_s)
                     self._observe(record)
                 case Halt(reason):
                     self._refusal = reason

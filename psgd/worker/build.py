@@ -15,6 +15,7 @@ from psgd.transport.attachment import Attachment
 from psgd.transport.flat import tensors_of
 from psgd.worker.compute import Supervised
 from psgd.worker.loop import Pace, Worker, at_once
+from psgd.worker.record import Chronicle
 from psgd.worker.replica import Replica
 from psgd.worker.runner import Inbox, SlotRunner, Weights
 
@@ -59,7 +60,9 @@ def build_worker(
     weights = Weights(attachment, job.parts())
     inbox: Inbox = queue.SimpleQueue()
     runners = [
-        SlotRunner(job, slot, membership.incarnations[slot], attachment, weights, inbox, device)
+        SlotRunner(
+            job, slot, membership.incarnations[slot], attachment, weights, inbox, device, Chronicle(number, slot)
+        )
         for slot in membership.slots_of(number)
     ]
     dataset = cast(MapDataset, job.data())

@@ -10,7 +10,6 @@ from psgd.core.slot import Compute, Computed, Finish, Halt, Phase, SlotEffect, S
 from psgd.errors import LostError
 from psgd.runlog import Iteration
 from psgd.worker.compute import Computation
-from psgd.worker.record import Chronicle
 from psgd.worker.replica import Replica
 from psgd.worker.runner import Inbox, SlotRunner
 from psgd.worker.turns import following, may_renew
@@ -63,7 +62,6 @@ class Worker:
         self._inbox = inbox
         self._observe = observe
         self._computed: dict[int, Computation] = {}
-        self._chronicles = {slot: Chronicle(number, slot) for slot in self._runners}
 
     @property
     def done(self) -> bool:
@@ -143,7 +141,7 @@ class Worker:
                 self._pace(step, slot, computation.seconds, partial(self._push, runner, computation, computed))
             case Finish():
                 done = self._computed.pop(slot)
-                self._observe(self._chronicles[slot].iteration(effect, done.loss, done.samples, done.seconds))
+                self._observe(runner.chronicle.iteration(effect, done.loss, done.samples, done.seconds))
             case Halt(reason):
                 raise LostError(f"slot {slot} on worker {self._number} was refused: {reason}")
 

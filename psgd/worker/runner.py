@@ -17,6 +17,7 @@ from psgd.transport.base import PushId, Upload
 from psgd.transport.flat import view_bytes
 from psgd.transport.state import both_spans
 from psgd.worker.outgoing import Outgoing
+from psgd.worker.record import Chronicle
 
 Inbox = queue.SimpleQueue[tuple[Slot, Replied]]
 """Replies for the slots of one worker, from whatever thread a plane delivers them on."""
@@ -36,6 +37,7 @@ class Weights:
         self._wire = attachment.wire
         self._flat = attachment.weights
         self._parts = parts
+        self._read_in_place = attachment.read_in_place
         self._received = [attachment.received[span.start : span.stop] for span in self._wire.pulls]
         self._frozen = [both_spans(attachment.weights, part)[1] for part in parts]
 
@@ -49,14 +51,22 @@ class Weights:
             case _:
                 return ()
 
-    def landed(self, shard: Shard, reply: Reply) -> None:
-        """If the reply brings weights: they are there."""
+    def landed(self, shard: Shard, request: SlotRequest, reply: Reply) -> int:
+        """If the reply brings weights: they are there.
+
+        Returns:
+            How many bytes have moved for that; none of weights that are read where the shard has them.
+        """
         match reply:
             case Pulled(version=version, unchanged=False) | Receipt(version=version, renewed=True):
                 self.versions[shard] = version
                 if not self._wire.pull_is_identity:
                     pushed = self._parts[shard].pushed
                     self._wire.formats[shard].pull.decode(self._received[shard], self._flat[pushed.start : pushed.stop])
+                shown = 1 if shard in self._read_in_place else 0
+                return sum(piece.nbytes for piece in self.into(shard, request)[shown:])
+            case _:
+                return 0
 
 
 class SlotRunner:
@@ -68,6 +78,7 @@ class SlotRunner:
         weights: in the attachment's memory.
         inbox: where replies go, until `take` gets them on the worker's own thread.
         device: where the model computes.
+        chronicle: of the slot.
     """
 
     def __init__(
@@ -79,7 +90,10 @@ class SlotRunner:
         weights: Weights,
         inbox: Inbox,
         device: torch.device,
+        chronicle: Chronicle,
     ) -> None:
+        self.chronicle = chronicle
+        """Makes the slot's records: of an iteration, as soon as `take` has returned its end."""
         self.machine = SlotMachine(slot, incarnation, job.rules)
         memory, names_norm = attachment.sent[slot], job.rules.push_names_norm
         self.outgoing = Outgoing(job.layout, job.parts(), attachment.wire, memory, device, names_norm)
@@ -123,12 +137,14 @@ class SlotRunner:
             DivergedError: if an iteration has ended with NaN or Inf, and the job is to fail of that.
         """
         if isinstance(event, Replied):
-            self._weights.landed(event.shard, event.reply)
+            self.chronicle.taken()
+            self.chronicle.moved(self._weights.landed(event.shard, event.request, event.reply))
             if isinstance(event.reply, Receipt) and event.reply.status is Status.ACCEPTED:
                 self.outgoing.accepted(event.shard)
         elif isinstance(event, Computed):
             event = self.outgoing.write(event)
         effects = self.machine.handle(event)
+        self.chronicle.entered(self.machine.phase)
         for effect in effects:
             if isinstance(effect, Send):
                 self._send(effect.shard, effect.request)
@@ -142,12 +158,15 @@ class SlotRunner:
             self._connections[shard].submit(request, deliver, None, into)
             return
         self._renews = request.renew
+        payload = self.outgoing.payload(shard)
+        self.chronicle.moved(payload.nbytes)
         if self._uploads:
             self._uploads[shard].finish(request, deliver, into)
         else:
-            self._connections[shard].submit(request, deliver, self.outgoing.payload(shard), into)
+            self._connections[shard].submit(request, deliver, payload, into)
 
     def _replied(self, shard: Shard, request: SlotRequest, reply: Reply, _payload: memoryview | None) -> None:
+        self.chronicle.delivered()
         self._inbox.put((self.machine.slot, Replied(shard, request, reply)))
 
 

@@ -103,7 +103,7 @@ class Session:
         self._incarnation = incarnation
         self._attachment = attachment
         self._observe = observe
-        self._chronicle = Chronicle(worker, slot)
+        self._worker = worker
         self._bound: BlockingSlot | None = None
 
     @property
@@ -142,7 +142,7 @@ class Session:
             self._attachment,
             tensors,
             device,
-            self._chronicle,
+            Chronicle(self._worker, self.slot),
             self._observe,
             overlap,
         )

@@ -29,6 +29,8 @@ FIGURES = {
         "torch",
         "psgd",
         "max_clock_gap",
+        "idle_share",
+        "bytes",
         "dropped_pushes",
         "nonfinite_pushes",
         "arrays",

@@ -81,7 +81,7 @@ def test_the_commit_lets_a_follower_apply_and_the_update_answers_everybody() -> 
     rounds = follower()
     rounds.push(push(B), now=0.0)
     rounds.push(push(A), now=0.0)
-    assert rounds.close(commit(A, B)) == [ApplyMean(Step(0), (A, B), How(tick=0))]
+    assert rounds.close(commit(A, B), now=0.0) == [ApplyMean(Step(0), (A, B), How(tick=0))]
     assert rounds.applied(LR) == [
         answer(A, Status.ACCEPTED, "one of 2 in step 0"),
         answer(B, Status.ACCEPTED, "one of 2 in step 0"),
@@ -93,21 +93,21 @@ def test_the_commit_lets_a_follower_apply_and_the_update_answers_everybody() -> 
 def test_a_repeated_commit_is_confirmed_again_and_not_applied() -> None:
     rounds = follower(slots=1)
     rounds.push(push(A), now=0.0)
-    rounds.close(commit(A))
+    rounds.close(commit(A), now=0.0)
     rounds.applied(LR)
-    assert rounds.close(commit(A)) == [Tell(LEAD, Confirm(OTHER, Step(0)))]
+    assert rounds.close(commit(A), now=0.0) == [Tell(LEAD, Confirm(OTHER, Step(0)))]
     assert rounds.version == 1
 
 
 def test_a_commit_of_a_later_step_waits_until_it_is_sent_again() -> None:
-    assert follower().close(commit(A, B, step=1)) == []
+    assert follower().close(commit(A, B, step=1), now=0.0) == []
 
 
 def test_a_commit_with_a_slot_that_was_never_held_is_our_bug() -> None:
     rounds = follower()
     rounds.push(push(A), now=0.0)
     with pytest.raises(InternalError, match=r"step 0 was decided with slots \[1\] that shard 1 lacks"):
-        rounds.close(commit(A, B))
+        rounds.close(commit(A, B), now=0.0)
 
 
 def test_an_update_that_no_commit_asked_for_is_our_bug() -> None:
@@ -119,7 +119,7 @@ def test_a_held_gradient_that_was_not_accepted_is_discarded_and_late() -> None:
     rounds = follower(slots=3, backups=1)
     for slot in (A, B, C):
         rounds.push(push(slot), now=0.0)
-    rounds.close(commit(A, C))
+    rounds.close(commit(A, C), now=0.0)
     assert rounds.applied(LR)[:3] == [
         answer(A, Status.ACCEPTED, "one of 2 in step 0"),
         Discard(B),
@@ -131,10 +131,48 @@ def test_a_held_gradient_that_was_not_accepted_is_discarded_and_late() -> None:
 def test_late_gradient_is_refused_after_the_step_closed() -> None:
     rounds = follower(slots=2, backups=1)
     rounds.push(push(A), now=0.0)
-    rounds.close(commit(A))
+    rounds.close(commit(A), now=0.0)
     rounds.applied(LR)
     assert rounds.push(push(B), now=0.0) == [answer(B, Status.LATE, "step 0 closed without it")]
     assert (rounds.accepted, rounds.dropped) == (1, 1)
+
+
+def held_s(effects: list[Effect]) -> list[float]:
+    """What the receipts among these say, in slot order."""
+    return [each.reply.held_s for each in effects if isinstance(each, Answer) and isinstance(each.reply, Receipt)]
+
+
+def test_a_receipt_says_how_long_the_push_was_held_until_the_step_was_decided() -> None:
+    rounds = follower(slots=3, backups=1)
+    for slot, now in ((A, 1.0), (B, 2.0), (C, 3.5)):
+        rounds.push(push(slot), now)
+    rounds.close(commit(A, C), now=4.0)
+    assert held_s(rounds.applied(LR)) == [3.0, 2.0, 0.5]  # B was held, too, though it was left out
+
+
+def test_the_push_that_closes_a_step_was_not_held_and_the_next_step_counts_anew() -> None:
+    rounds, _ = lead_of(shards=1)
+    rounds.push(push(B), now=1.0)
+    rounds.push(push(A), now=3.5)
+    assert held_s(rounds.applied(LR)) == [0.0, 2.5]
+    rounds.push(push(A, step=1), now=10.0)
+    rounds.push(push(B, step=1), now=10.25)
+    assert held_s(rounds.applied(LR)) == [0.25, 0.0]
+
+
+def test_a_push_that_came_after_the_step_was_not_held() -> None:
+    rounds = follower(slots=2, backups=1)
+    rounds.push(push(A), now=1.0)
+    rounds.close(commit(A), now=2.0)
+    rounds.applied(LR)
+    assert held_s(rounds.push(push(B), now=9.0)) == [0.0]
+
+
+def test_a_step_that_closes_without_an_update_held_its_pushes_nevertheless() -> None:
+    rounds = follower()
+    rounds.push(push(A), now=1.0)
+    rounds.push(push(B, finite=False), now=3.0)
+    assert held_s(rounds.close(commit(A, B, update=False), now=3.0)) == [2.0, 0.0]
 
 
 def test_a_step_that_holds_a_nan_closes_without_update() -> None:
@@ -142,7 +180,7 @@ def test_a_step_that_holds_a_nan_closes_without_update() -> None:
     rounds.push(push(A), now=0.0)
     rounds.push(push(B, finite=False), now=0.0)
     reason = "step 0 closed without an update: NaN or Inf from slot 1"
-    assert rounds.close(commit(A, B, update=False)) == [
+    assert rounds.close(commit(A, B, update=False), now=0.0) == [
         Discard(A),
         answer(A, Status.NONFINITE, reason, version=0),
         Discard(B),
@@ -165,7 +203,7 @@ def test_weights_of_a_step_are_given_once_it_is_open() -> None:
 
     assert (weights_for(0), weights_for(1)) == (0, None)
     rounds.push(push(A), now=0.0)
-    rounds.close(commit(A))
+    rounds.close(commit(A), now=0.0)
     rounds.applied(LR)
     assert (weights_for(0), weights_for(1), weights_for(2)) == (1, 1, None)
 
@@ -178,7 +216,7 @@ def test_a_follower_tells_again_what_it_holds_until_the_step_closes() -> None:
     again: list[Effect] = [Tell(LEAD, held(A)), Tell(LEAD, held(B))]
     assert rounds.resend(now=1.0 + RESEND_S) == again
     assert rounds.resend(now=1.5 + RESEND_S) == []
-    rounds.close(commit(A, B))
+    rounds.close(commit(A, B), now=0.0)
     rounds.applied(LR)
     assert rounds.resend(now=100.0) == []
 
@@ -407,7 +445,7 @@ def test_a_follower_measures_once_and_gives_the_same_answer_again() -> None:
     assert rounds.measure(question) == [MeasureMean(Step(0), (A, B))]
     assert rounds.measured((9.0,), now=0.0) == [Tell(LEAD, measured(9.0))]
     assert rounds.measure(question) == [Tell(LEAD, measured(9.0))]
-    assert rounds.close(Commit(Step(0), (A, B), True, 0.5)) == [ApplyMean(Step(0), (A, B), How(0, 1.0, 0.5))]
+    assert rounds.close(Commit(Step(0), (A, B), True, 0.5), now=0.0) == [ApplyMean(Step(0), (A, B), How(0, 1.0, 0.5))]
     rounds.applied(LR)
     assert rounds.measure(question) == [], "the step has closed"
 

@@ -275,6 +275,7 @@ def test_a_worker_on_the_host_of_the_shards_shares_memory(open_: Open, plane: st
     for memory in attachment.sent.values():
         assert (memory.shape, memory.any().item()) == ((host.job.layout.pushed_bytes,), False)
     assert attachment.weights.shape == (host.job.layout.bytes,)
+    assert attachment.read_in_place == ({0, 1} if mode == Sync() else set())
     attachment.close()
 
 
@@ -325,6 +326,7 @@ def test_each_shard_is_reached_the_best_way(open_: Open) -> None:
     addresses = [host.addresses[0], elsewhere(host.addresses[1])]
     attachment, notices = reach(addresses, host.job, KEY, SLOTS)
     assert [type(connection) for connection in attachment.connections] == [ShmConnection, RpcConnection]
+    assert attachment.read_in_place == {0}
     assert notices == []
     host.doors[0].memory.fill_(1)
     host.doors[1].memory.fill_(2)

@@ -157,6 +157,12 @@ def test_a_size_that_is_none_is_refused(name: str, number: float) -> None:
         wire.request_of(shard_pb2.Request(push=push))
 
 
+def test_a_time_that_is_none_is_refused() -> None:
+    receipt = shard_pb2.Receipt(status=shard_pb2.STATUS_ACCEPTED, clip_scale=1.0, held_s=-0.5)
+    with pytest.raises(PeerError, match=r"Receipt\.held_s is absurd: expected a finite number >= 0, got -0.5"):
+        wire.reply_of(shard_pb2.Reply(receipt=receipt))
+
+
 @pytest.mark.parametrize(
     ("request_", "where"),
     [

@@ -20,6 +20,7 @@ from psgd.transport.flat import layout_of, sha256, tensors_of
 from psgd.worker import outgoing
 from psgd.worker.compute import Computation
 from psgd.worker.loop import Worker
+from psgd.worker.record import Chronicle
 from psgd.worker.replica import Replica
 from psgd.worker.runner import Inbox, SlotRunner, Weights
 from tests.jobs import MLP, SEED, SLOTS, STEPS, Parties, first_model, images, make_job, plan_of
@@ -40,6 +41,8 @@ class Scripted:
         self.model = nn.Linear(2, 1, bias=False)
         job = replace(make_job(mode=mode, slots=slots), layout=layout_of(tensors_of(self.model)))
         job = replace(job, training=replace(job.training, overlap=overlap))
+        self.now = 0.0
+        self.compute_s = 0.0
         self.shard = ScriptedConnection()
         self.computed: list[tuple[int, int]] = []
         self.records: list[Iteration] = []
@@ -47,12 +50,16 @@ class Scripted:
         attachment = attach([self.shard], job, self.slots)
         replica = Replica(tensors_of(self.model), job.layout, CPU, attachment.weights)
         weights, inbox = Weights(attachment, job.parts()), Inbox()
-        runners = [SlotRunner(job, slot, Incarnation(0), attachment, weights, inbox, CPU) for slot in self.slots]
+        runners = [
+            SlotRunner(job, slot, Incarnation(0), attachment, weights, inbox, CPU, Chronicle(7, slot, lambda: self.now))
+            for slot in self.slots
+        ]
         self.worker = Worker(7, job, runners, replica, self.compute, inbox, self.records.append)
 
     def compute(self, step: int, slot: int, before_last: Callable[[], None]) -> Computation:
         self.computed.append((step, slot))
-        return Computation(loss=0.25, samples=6, seconds=0.0)
+        self.now += self.compute_s
+        return Computation(loss=0.25, samples=6, seconds=self.compute_s)
 
     def join(self) -> None:
         """All slots introduce themselves, and ask."""
@@ -141,7 +148,7 @@ def test_a_finished_iteration_is_observed_and_the_worker_is_done_when_all_slots_
     assert scripted.worker.done
     assert not scripted.worker.advance(timeout_s=0)
     (record,) = scripted.records
-    assert replace(record, time_s=0.0, wait_s=0.0) == Iteration(
+    assert record == Iteration(
         time_s=0.0,
         worker=7,
         slot=0,
@@ -154,8 +161,28 @@ def test_a_finished_iteration_is_observed_and_the_worker_is_done_when_all_slots_
         lr=(0.5,),
         compute_s=0.0,
         wait_s=0.0,
+        bytes=2 * 256,  # the shard's part of the weights, and of the gradient
     )
-    assert 0 <= record.wait_s <= record.time_s
+
+
+def test_a_slot_waits_while_the_worker_runs_another_and_a_receipt_that_came_meanwhile_is_no_transfer() -> None:
+    scripted = Scripted(Async())
+    scripted.grant()
+    scripted.now += 1.0  # the first slot's pull is under way
+    scripted.compute_s = 4.0
+    scripted.pull(slot=0, version=0)
+    [push] = scripted.pushes()
+    scripted.now += 0.5
+    push.answer(scripted.receipt(0, Ended()))
+    scripted.pull(slot=1, version=0)  # the replies are taken in turn: this one lies behind the receipt
+    scripted.worker.advance(timeout_s=0)
+    [push] = scripted.pushes()
+    scripted.now += 0.25
+    push.answer(scripted.receipt(0, Ended()))
+    scripted.worker.advance(timeout_s=0)
+    first, second = scripted.records
+    assert (first.time_s, first.compute_s, first.wait_s, first.transfer_s) == (5.5, 4.0, 0.0, 1.5)
+    assert (second.time_s, second.compute_s, second.wait_s, second.transfer_s) == (9.75, 4.0, 5.0, 0.75)
 
 
 def test_a_refused_slot_ends_the_worker_with_the_reason() -> None:

@@ -8,11 +8,13 @@ from torch import Tensor, nn
 from psgd.core.ids import Incarnation, Shard, Slot, Step, Version
 from psgd.core.layout import Span
 from psgd.core.messages import Granted, Join, Joined, Pull, Pulled, Push, Receipt, Status
-from psgd.core.slot import Compute, Computed, Replied
+from psgd.core.slot import Compute, Computed, Finish, Replied
+from psgd.runlog import Iteration
 from psgd.transport.attachment import attach
 from psgd.transport.base import PushId
 from psgd.transport.flat import layout_of, pack, tensors_of, view_bytes
 from psgd.worker import outgoing
+from psgd.worker.record import Chronicle
 from psgd.worker.replica import Replica
 from psgd.worker.runner import Inbox, SlotRunner, Weights
 from tests.jobs import make_job
@@ -35,17 +37,21 @@ class Model(nn.Module):
 class Setup:
     """A runner over two scripted shards."""
 
-    def __init__(self, wire: str = "float32") -> None:
+    def __init__(self, wire: str = "float32", read_in_place: frozenset[Shard] = frozenset()) -> None:
         self.model = Model(0.0)
         self.layout = layout_of(tensors_of(self.model))
         self.job = replace(make_job(slots=6, shards=2), layout=self.layout, wire=wire)
         self.parts = self.job.parts()
         self.shards = [ScriptedConnection(), ScriptedConnection()]
-        self.attachment = attach(self.shards, self.job, [SLOT, Slot(5)])
+        self.attachment = replace(attach(self.shards, self.job, [SLOT, Slot(5)]), read_in_place=read_in_place)
         self.replica = Replica(tensors_of(self.model), self.layout, CPU, self.attachment.weights)
         self.weights = Weights(self.attachment, self.parts)
         self.inbox: Inbox = queue.SimpleQueue()
-        self.runner = SlotRunner(self.job, SLOT, INCARNATION, self.attachment, self.weights, self.inbox, CPU)
+        self.now = 0.0
+        self.chronicle = Chronicle(0, SLOT, lambda: self.now)
+        self.runner = SlotRunner(
+            self.job, SLOT, INCARNATION, self.attachment, self.weights, self.inbox, CPU, self.chronicle
+        )
 
     def take(self) -> list[object]:
         slot, event = self.inbox.get_nowait()
@@ -101,7 +107,7 @@ def test_the_first_pull_brings_everything_and_the_next_what_is_trained() -> None
         (into,) = setup.weights.into(number, pull)
         assert into.nbytes == setup.parts[number].pushed.bytes
         into[:] = setup.content(number, Model(2.0))[0]  # lands in the replica's memory without a copy
-        setup.weights.landed(number, Pulled(Version(5), Step(1), unchanged=False))
+        setup.weights.landed(number, pull, Pulled(Version(5), Step(1), unchanged=False))
     assert setup.model.trained.tolist() == [2.0] * 192
     assert setup.model.fixed.tolist() == [-1.0] * 128
     assert setup.weights.versions == [5, 5]
@@ -112,7 +118,10 @@ def test_weights_of_one_version_are_pulled_once_for_all_slots_of_a_worker() -> N
     setup.grant()
     setup.runner.take(setup.runner.choice())
     setup.pull(Model(1.0))
-    neighbour = SlotRunner(setup.job, Slot(5), INCARNATION, setup.attachment, setup.weights, setup.inbox, CPU)
+    chronicle = Chronicle(0, Slot(5))
+    neighbour = SlotRunner(
+        setup.job, Slot(5), INCARNATION, setup.attachment, setup.weights, setup.inbox, CPU, chronicle
+    )
     neighbour.start()
     for shard in setup.shards:
         shard.take().answer(Joined(0))
@@ -182,6 +191,65 @@ def test_a_receipt_without_weights_leaves_the_old_ones() -> None:
     assert setup.weights.versions == [4, 4]
     setup.runner.take(setup.runner.choice())
     assert [type(shard.take().request) for shard in setup.shards] == [Pull, Pull]
+
+
+# ------------------------------------------------------------------ the account
+
+
+TRAINED, FROZEN = 192 * 4, 128 * 4
+"""Bytes of the model."""
+
+
+def iterate(setup: Setup, renewed: bool) -> Iteration:
+    """Compute and push; the receipts bring weights if they are to."""
+    setup.runner.take(Computed(finite=True, absent=(), renew=renewed))
+    finished = []
+    for number, shard in enumerate(setup.shards):
+        following = Granted(Step(1), 1) if number == LEAD else None
+        receipt = Receipt(Step(0), Status.ACCEPTED, "", Version(5), 0, (0.1,), following, renewed)
+        shard.take().answer(receipt, setup.content(Shard(number), Model(2.0))[0] if renewed else b"")
+        finished += [effect for effect in setup.take() if isinstance(effect, Finish)]
+    [finish] = finished
+    return setup.chronicle.iteration(finish, None, 4, compute_s=0.0)
+
+
+def test_a_record_counts_the_gradient_and_the_weights_that_came() -> None:
+    setup = Setup()
+    setup.grant()
+    setup.runner.take(setup.runner.choice())
+    setup.pull(Model(1.0))
+    assert iterate(setup, renewed=False).bytes == TRAINED + FROZEN + TRAINED
+    setup.runner.take(setup.runner.choice())
+    for number, shard in enumerate(setup.shards):
+        shard.take().answer(
+            Pulled(Version(6), Step(1), unchanged=number == LEAD),
+            b"" if number == LEAD else setup.content(SECOND, Model(2.0))[0],
+        )
+        setup.take()
+    second = setup.parts[SECOND].pushed.bytes
+    assert iterate(setup, renewed=True).bytes == second + TRAINED + TRAINED
+
+
+def test_bytes_are_those_of_the_wire() -> None:
+    setup = Setup("bfloat16")
+    setup.grant()
+    setup.runner.take(setup.runner.choice())
+    for number, shard in enumerate(setup.shards):
+        sent = shard.take()
+        pushed, frozen = (piece.nbytes for piece in sent.into)
+        assert pushed == setup.parts[number].pushed.bytes // 2
+        sent.answer(Pulled(Version(4), Step(0), unchanged=False), bytes(pushed + frozen))
+        setup.take()
+    assert iterate(setup, renewed=False).bytes == TRAINED // 2 + FROZEN + TRAINED // 2
+
+
+def test_weights_that_are_read_where_the_shard_has_them_do_not_move() -> None:
+    setup = Setup(read_in_place=frozenset({LEAD}))
+    setup.grant()
+    setup.runner.take(setup.runner.choice())
+    setup.pull(Model(1.0))
+    second = setup.parts[SECOND].pushed.bytes
+    assert iterate(setup, renewed=True).bytes == FROZEN + second + TRAINED + second
 
 
 # ------------------------------------------------------------------ gradients that leave early

@@ -113,18 +113,23 @@ class ShmConnection:
         self._thread = threading.Thread(target=self._listen, name=f"psgd-shm-{shard}", daemon=True)
         self._thread.start()
 
-    def lay_weights(self, overlay: Overlay, start: int) -> None:
+    def lay_weights(self, overlay: Overlay, start: int) -> bool:
         """Where the mode lets it, show the shard's weights in an overlay: pulls into that place take no copy then.
 
         Args:
             start: byte of the overlay at which the shard's pushed part belongs.
 
+        Returns:
+            Whether they are shown.
+
         Raises:
             ResourceError: if the kernel refuses.
         """
         with self._lock:  # whoever ends the connection lets go of the weights
-            if self._weights is not None and self._ended is None:
-                self._weights.lay_over(overlay, start)
+            if self._weights is None or self._ended is not None:
+                return False
+            self._weights.lay_over(overlay, start)
+            return True
 
     def submit(
         self,

@@ -577,6 +577,7 @@ class Receipt(_message.Message):
     ENDED_FIELD_NUMBER: _builtins.int
     RENEWED_FIELD_NUMBER: _builtins.int
     CLIP_SCALE_FIELD_NUMBER: _builtins.int
+    HELD_S_FIELD_NUMBER: _builtins.int
     step: _builtins.int
     status: Global___Status.ValueType
     reason: _builtins.str
@@ -584,6 +585,7 @@ class Receipt(_message.Message):
     lag: _builtins.int
     renewed: _builtins.bool
     clip_scale: _builtins.float
+    held_s: _builtins.float
     @_builtins.property
     def lr(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]: ...
     @_builtins.property
@@ -603,10 +605,11 @@ class Receipt(_message.Message):
         ended: Global___Ended | None = ...,
         renewed: _builtins.bool = ...,
         clip_scale: _builtins.float = ...,
+        held_s: _builtins.float = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["ended", b"ended", "following", b"following", "granted", b"granted"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["clip_scale", b"clip_scale", "ended", b"ended", "following", b"following", "granted", b"granted", "lag", b"lag", "lr", b"lr", "reason", b"reason", "renewed", b"renewed", "status", b"status", "step", b"step", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["clip_scale", b"clip_scale", "ended", b"ended", "following", b"following", "granted", b"granted", "held_s", b"held_s", "lag", b"lag", "lr", b"lr", "reason", b"reason", "renewed", b"renewed", "status", b"status", "step", b"step", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_following: _TypeAlias = _typing.Literal["granted", "ended"]  # noqa: Y015
     _WhichOneofArgType_following: _TypeAlias = _typing.Literal["following", b"following"]  # noqa: Y015
