@@ -39,6 +39,7 @@ from psgd.transport.wire_format import WireFormat
 from psgd.worker.build import build_worker, device_for
 from psgd.worker.evaluator import Evaluator
 from psgd.worker.loop import Worker
+from psgd.worker.runner import SlotRunner
 
 
 def run(
@@ -94,7 +95,7 @@ class _Process:
         self._evaluator = Evaluator(job, self._connections) if job.evaluation_data is not None else None
         self._workers = {number: self._worker(number) for number in range(job.workers)}
 
-    def _worker(self, number: int) -> Worker:
+    def _worker(self, number: int) -> Worker[SlotRunner]:
         job, membership = self._job, self._coordinator.membership
         attachment = attach(self._connections, job, membership.slots_of(number))
         return build_worker(job, number, membership, attachment, self._stamp)

@@ -29,6 +29,7 @@ from psgd.core.layout import ALIGNMENT, Layout, Role
 from psgd.data.batches import MapDataset, collate
 from psgd.errors import ConfigurationError, blaming
 from psgd.runlog import FILE_NAME
+from psgd.simulation.world import World
 from psgd.training.elementwise import explain_whole
 from psgd.training.losses import check_batch
 from psgd.training.metrics import check_metrics, evaluate
@@ -58,6 +59,7 @@ class Plan:
         policies: what evaluations decide.
         out: the folder that the run is going to be written to; None writes nothing.
         settings: what the log's header says about the run.
+        world: that it is to be simulated in; None: really run it.
     """
 
     job: Job
@@ -66,6 +68,7 @@ class Plan:
     policies: Policies
     out: Path | None
     settings: dict[str, Any]
+    world: World | None = None
 
 
 def data_factory(field: str, data: Any) -> DataFactory:
@@ -288,11 +291,12 @@ def check_folder(out: Path) -> None:
         raise ConfigurationError(f"out must be writable, got {out}: {existing} is not ({error.strerror})") from error
 
 
-def describe(job: Job, placement: Placement, optimizer: Optimizer) -> dict[str, Any]:
+def describe(job: Job, placement: Placement, optimizer: Optimizer, world: World | None = None) -> dict[str, Any]:
     """What the log's header says about a run; all of it is plain JSON.
 
     Args:
         optimizer: one that the job's factory made.
+        world: that the run is simulated in.
     """
     rules, training = job.rules, job.training
     return {
@@ -319,6 +323,7 @@ def describe(job: Job, placement: Placement, optimizer: Optimizer) -> dict[str, 
         "on_nonfinite": job.on_nonfinite,
         "stragglers": [asdict(straggler) for straggler in training.stragglers],
         "placement": asdict(placement),
+        "world": None if world is None else world.describe(),
     }
 
 

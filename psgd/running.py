@@ -83,8 +83,12 @@ class CallbackObserver:
 
 
 def _launch(plan: Plan, observe: Callable[[Record], None]) -> Outcome:
-    """Run on the plane of the plan; Ray is imported only for those that need it."""
+    """Run on the plane of the plan, or in its world; Ray is imported only for those that need it."""
     keep = partial(_save_measured, plan.out)
+    if plan.world is not None:
+        from psgd.simulation import training as simulation
+
+        return simulation.run(plan.job, plan.world, plan.initial, plan.policies, observe, keep)
     if plan.job.plane == "memory":
         from psgd import inprocess
 

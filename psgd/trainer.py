@@ -55,6 +55,7 @@ from psgd.planning import (
 from psgd.raytrain import read_run, read_scaling
 from psgd.result import Result
 from psgd.running import run
+from psgd.simulation.world import World
 from psgd.training.callbacks import Callback
 from psgd.training.groups import check_groups
 from psgd.training.losses import resolve_loss
@@ -120,6 +121,8 @@ class Trainer:
         warm_start: weights to start from: a ``state_dict``, or the path of a .safetensors file.
         layout: whether shards cut tensors (``sliced``) or keep them ``whole``; ``auto`` keeps them whole only where
             the optimizer needs that.
+        world: simulate the run in this world, in this process and in virtual time: the same shards, slots and
+            gradients, the latter at weights as stale as the world makes them. None: really run it.
         plane: how tensors travel: ``shm`` within a host, ``rpc`` between hosts, ``auto`` as it fits for each pair of
             worker and shard; or ``memory`` for a run in this very process, without Ray.
         wire: how gradients are written there: ``float32``, as they are; ``bfloat16`` or ``float16``, weights, too; or,
@@ -178,6 +181,7 @@ class Trainer:
     callbacks: Sequence[Callback] = ()
     warm_start: WarmStart | None = None
     layout: LayoutChoice = "auto"
+    world: World | None = None
     plane: Plane = "auto"
     wire: str = "float32"
     shard_device: ShardDevice = "cpu"
@@ -217,6 +221,7 @@ class Trainer:
         workers, placement = self.scale()
         self._rules(workers, self.steps, self.evaluate_every)
         self._training(placement)
+        self._check_world(placement)
 
     def fit(self) -> Result:
         """Train.
@@ -281,7 +286,7 @@ class Trainer:
             data=data,
             evaluation_data=evaluation_data,
             own_loop=None if self.train_loop is None else OwnLoop(self.train_loop, self.train_loop_config),
-            plane=self.plane,
+            plane="memory" if self.world is not None else self.plane,
             wire=self.wire,
             shard_device=self.shard_device,
             clip=self.clip,
@@ -294,7 +299,8 @@ class Trainer:
             initial={name: tensor.detach().cpu() for name, tensor in tensors.items()},
             policies=policies,
             out=out,
-            settings={**self.labels, **describe(job, placement, optimizer)},
+            settings={**self.labels, **describe(job, placement, optimizer, self.world)},
+            world=self.world,
         )
 
     def _check_length(self) -> None:
@@ -322,6 +328,17 @@ class Trainer:
         )
         if self.val_data is None and self.evaluate_every is not None:
             raise ConfigurationError(f"evaluate_every needs val_data, got {self.evaluate_every} and no data")
+
+    def _check_world(self, placement: Placement) -> None:
+        """What is simulated is computed here, and goes no real way."""
+        if self.world is None:
+            return
+        if self.train_loop is not None:
+            raise ConfigurationError("world must be left out with a train_loop: the built-in loop can be simulated")
+        if self.plane not in ("auto", "memory"):
+            raise ConfigurationError(f"plane must be left out with a world, whose network is its own, got {self.plane}")
+        if placement.gpus_per_worker > 0 or self.shard_device != "cpu":
+            raise ConfigurationError("world must be left out with GPUs: a simulation computes on the CPU")
 
     def scale(self) -> tuple[int, Placement]:
         """The number of workers, and what each process reserves."""

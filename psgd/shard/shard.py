@@ -25,7 +25,7 @@ from psgd.core.effects import (
     Ticked,
     key_of,
 )
-from psgd.core.ids import Boundary, Shard, Slot, Step
+from psgd.core.ids import Boundary, Shard, Slot, Step, Version
 from psgd.core.layout import Span
 from psgd.core.messages import (
     Announce,
@@ -96,6 +96,11 @@ class ParameterShard:
     def sizes(self) -> Sizes:
         """Of its payloads."""
         return self._payloads.sizes
+
+    @property
+    def version(self) -> Version:
+        """Updates that it has applied."""
+        return self._protocol.version
 
     def submit(self, request: Request, deliver: Deliver, payload: memoryview | None = None) -> None:
         """Take one request; its reply follows at once, or with a later one."""

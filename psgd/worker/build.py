@@ -1,6 +1,7 @@
 """From a job to a worker or an evaluator that is ready to run, on connections of any plane."""
 
 import queue
+import time
 from collections.abc import Callable
 from typing import cast
 
@@ -15,6 +16,7 @@ from psgd.transport.attachment import Attachment
 from psgd.transport.flat import tensors_of
 from psgd.worker.compute import Supervised
 from psgd.worker.loop import Pace, Worker, at_once
+from psgd.worker.making import GradientMaker
 from psgd.worker.record import Chronicle
 from psgd.worker.replica import Replica
 from psgd.worker.runner import Inbox, SlotRunner, Weights
@@ -50,8 +52,15 @@ def build_worker(
     attachment: Attachment,
     observe: Callable[[Iteration], None],
     pace: Pace = at_once,
-) -> Worker:
-    """The built-in loop for one worker's slots."""
+    clock: Callable[[], float] = time.perf_counter,
+) -> Worker[SlotRunner]:
+    """The built-in loop for one worker's slots.
+
+    Args:
+        observe: told about every finished iteration.
+        pace: when a slot goes on behind its computation.
+        clock: seconds, monotonic, for the records.
+    """
     if job.data is None:
         raise InternalError("a job without data has an own loop")
     device = device_for(job.training.use_gpu)
@@ -61,10 +70,11 @@ def build_worker(
     inbox: Inbox = queue.SimpleQueue()
     runners = [
         SlotRunner(
-            job, slot, membership.incarnations[slot], attachment, weights, inbox, device, Chronicle(number, slot)
+            job, slot, membership.incarnations[slot], attachment, weights, inbox, device, Chronicle(number, slot, clock)
         )
         for slot in membership.slots_of(number)
     ]
     dataset = cast(MapDataset, job.data())
     compute = Supervised(model, job.training, dataset, job.rules.slots, device)
-    return Worker(number, job, runners, replica, compute, inbox, observe, pace)
+    make = GradientMaker(replica, compute, job.training.overlap)
+    return Worker(number, job.rules.mode, runners, make, inbox, observe, pace)

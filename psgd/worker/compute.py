@@ -17,12 +17,12 @@ class Computation:
     """The figures of one gradient, which lies in the model's ``.grad``.
 
     Args:
-        loss: mean over the batch.
+        loss: mean over the batch; None where nothing was computed.
         samples: how many the batch had.
         seconds: forward and backward, injected delay included.
     """
 
-    loss: float
+    loss: float | None
     samples: int
     seconds: float
 

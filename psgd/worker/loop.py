@@ -4,22 +4,40 @@ import queue
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
+from typing import Generic, Protocol, TypeVar
 
-from psgd.config import Job
-from psgd.core.slot import Compute, Computed, Finish, Halt, Phase, SlotEffect, SlotEvent
+from psgd.core.modes import Mode
+from psgd.core.slot import Chosen, Compute, Computed, Finish, Halt, Phase, SlotEffect, SlotEvent
 from psgd.errors import LostError
 from psgd.runlog import Iteration
 from psgd.worker.compute import Computation
-from psgd.worker.replica import Replica
-from psgd.worker.runner import Inbox, SlotRunner
-from psgd.worker.turns import following, may_renew
-
-ComputeGradient = Callable[[int, int, Callable[[], None]], Computation]
-"""(step, slot, before the last backward pass): leaves the gradient in the model."""
-Pace = Callable[[int, int, float, Callable[[float], None]], None]
-"""(step, slot, seconds that the computation took, what is to be called with the seconds that it takes, when it has)."""
+from psgd.worker.record import Chronicle
+from psgd.worker.runner import Inbox
+from psgd.worker.turns import Runner, following, may_renew
 
 PATIENCE_S = 1.0
+
+
+class Driven(Runner, Protocol):
+    """One slot, as the loop drives it, see `psgd.worker.runner.SlotRunner`."""
+
+    chronicle: Chronicle
+
+    def start(self) -> None:
+        """Introduce the slot to the shards."""
+
+    def choice(self) -> Chosen:
+        """What to feed the machine when the slot is to run next."""
+
+    def take(self, event: SlotEvent) -> list[SlotEffect]:
+        """Feed the machine, send what it sends; the other effects are the loop's."""
+
+
+AnySlot = TypeVar("AnySlot", bound=Driven)
+Make = Callable[[AnySlot, Compute], tuple[Computation, Computed]]
+"""Leaves the gradient that is wanted in what the slot pushes."""
+Pace = Callable[[int, int, float, Callable[[float], None]], None]
+"""(step, slot, seconds that the computation took, what is to be called with the seconds that it takes, when it has)."""
 
 
 def at_once(step: int, slot: int, seconds: float, resume: Callable[[float], None]) -> None:
@@ -27,40 +45,37 @@ def at_once(step: int, slot: int, seconds: float, resume: Callable[[float], None
     resume(seconds)
 
 
-class Worker:
-    """Slots in turns on one replica.
+class Worker(Generic[AnySlot]):
+    """Slots in turns.
 
     One slot computes at a time, the one that has started the fewest iterations; meanwhile the pushes of the others
     are under way.
 
     Args:
-        runners: one a slot.
-        compute: leaves the gradient of (step, slot) in the replica's model.
-        observe: told about every finished iteration; ``time_s`` is on this process' ``time.perf_counter``.
         number: of the worker, for the record.
+        runners: one a slot.
+        make: makes gradients.
+        observe: told about every finished iteration; ``time_s`` is on the chronicles' clock.
         pace: when a slot goes on behind its computation.
     """
 
     def __init__(
         self,
         number: int,
-        job: Job,
-        runners: Sequence[SlotRunner],
-        replica: Replica,
-        compute: ComputeGradient,
+        mode: Mode,
+        runners: Sequence[AnySlot],
+        make: Make[AnySlot],
         inbox: Inbox,
         observe: Callable[[Iteration], None],
         pace: Pace = at_once,
     ) -> None:
         self._number = number
-        self._pace = pace
-        self._mode = job.rules.mode
-        self._overlap = job.training.overlap
+        self._mode = mode
         self._runners = {runner.machine.slot: runner for runner in runners}
-        self._replica = replica
-        self._compute = compute
+        self._make = make
         self._inbox = inbox
         self._observe = observe
+        self._pace = pace
         self._computed: dict[int, Computation] = {}
 
     @property
@@ -119,25 +134,15 @@ class Worker:
         self._take(chosen, chosen.choice())
         return True
 
-    def _let_leave(self, runner: SlotRunner) -> None:
-        """The last backward pass begins: what it completes is final."""
-        if self._overlap:
-            runner.begin_push()
-            self._replica.aim(runner.outgoing.gradient, runner.outgoing.leave)
-
-    def _take(self, runner: SlotRunner, event: SlotEvent) -> None:
+    def _take(self, runner: AnySlot, event: SlotEvent) -> None:
         for effect in runner.take(event):
             self._perform(runner, effect)
 
-    def _perform(self, runner: SlotRunner, effect: SlotEffect) -> None:
+    def _perform(self, runner: AnySlot, effect: SlotEffect) -> None:
         slot = runner.machine.slot
         match effect:
             case Compute(step):
-                self._replica.renew()
-                self._replica.aim(runner.outgoing.gradient)
-                self._replica.clear_gradients()
-                computation = self._compute(step, slot, partial(self._let_leave, runner))
-                computed = self._replica.gather(runner.outgoing.gradient)
+                computation, computed = self._make(runner, effect)
                 self._pace(step, slot, computation.seconds, partial(self._push, runner, computation, computed))
             case Finish():
                 done = self._computed.pop(slot)
@@ -145,7 +150,7 @@ class Worker:
             case Halt(reason):
                 raise LostError(f"slot {slot} on worker {self._number} was refused: {reason}")
 
-    def _push(self, runner: SlotRunner, computation: Computation, computed: Computed, seconds: float) -> None:
+    def _push(self, runner: AnySlot, computation: Computation, computed: Computed, seconds: float) -> None:
         self._computed[runner.machine.slot] = replace(computation, seconds=seconds)
         renew = may_renew(runner, self._runners.values(), self._mode)
         self._take(runner, replace(computed, renew=renew))

@@ -139,7 +139,7 @@ def test_with_class_weights_the_mean_over_slots_is_the_mean_over_the_whole_batch
 
 @pytest.mark.parametrize("accumulate", [2, 4])
 def test_with_class_weights_micro_batches_change_nothing(accumulate: int) -> None:
-    def gradient(micro_batches: int) -> tuple[float, Tensor]:
+    def gradient(micro_batches: int) -> tuple[float | None, Tensor]:
         model = nn.Linear(3, 4)
         nn.init.constant_(model.weight, 0.1)
         nn.init.zeros_(model.bias)

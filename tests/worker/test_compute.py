@@ -106,7 +106,7 @@ class Augmented(Dataset[tuple[Tensor, Tensor]]):
 def test_what_is_drawn_at_random_depends_on_seed_step_and_slot_alone() -> None:
     model = first_model(NormAndDropout).train()
 
-    def compute(seed: int, step: int, slot: int) -> float:
+    def compute(seed: int, step: int, slot: int) -> float | None:
         training = Training(nn.functional.cross_entropy, 4, seed)
         return Supervised(model, training, Augmented(), 4, CPU)(step, slot, nothing).loss
 

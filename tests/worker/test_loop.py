@@ -20,6 +20,7 @@ from psgd.transport.flat import layout_of, sha256, tensors_of
 from psgd.worker import outgoing
 from psgd.worker.compute import Computation
 from psgd.worker.loop import Worker
+from psgd.worker.making import GradientMaker
 from psgd.worker.record import Chronicle
 from psgd.worker.replica import Replica
 from psgd.worker.runner import Inbox, SlotRunner, Weights
@@ -54,7 +55,8 @@ class Scripted:
             SlotRunner(job, slot, Incarnation(0), attachment, weights, inbox, CPU, Chronicle(7, slot, lambda: self.now))
             for slot in self.slots
         ]
-        self.worker = Worker(7, job, runners, replica, self.compute, inbox, self.records.append)
+        make = GradientMaker(replica, self.compute, overlap)
+        self.worker = Worker(7, mode, runners, make, inbox, self.records.append)
 
     def compute(self, step: int, slot: int, before_last: Callable[[], None]) -> Computation:
         self.computed.append((step, slot))

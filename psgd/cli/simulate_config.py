@@ -1,0 +1,39 @@
+"""What ``psgd simulate`` can be told."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from psgd.cli.options import option
+from psgd.cli.world_config import WorldConfig
+from psgd.errors import ConfigurationError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SimulateConfig(WorldConfig):
+    """The options of ``psgd simulate``: those of the training, and of the world that it is to be in.
+
+    Raises:
+        ConfigurationError: if options contradict each other.
+    """
+
+    gradients: Literal["real", "none"] = option(
+        "real", "Simulation", "real: train, at weights as stale as the world makes them; none: timing alone"
+    )
+    iterations: int | None = option(
+        None, "Simulation", "iterations a slot, on average: another word for --steps (without gradients: 100)"
+    )
+    parameters: int = option(0, "Simulation", "without gradients: float32 numbers that travel, for the bandwidth")
+
+    def __post_init__(self) -> None:
+        """Refuse two lengths, and what belongs to the other kind."""
+        WorldConfig.__post_init__(self)
+        if self.iterations is not None and (self.steps is not None or self.epochs is not None):
+            raise ConfigurationError(f"iterations must be left out with steps and epochs, got {self.iterations}")
+        if self.gradients == "none" and self.epochs is not None:
+            raise ConfigurationError(f"epochs must be left out without gradients, got {self.epochs}; try steps")
+        if self.gradients == "real" and self.parameters:
+            raise ConfigurationError(
+                f"parameters must be left out with gradients, got {self.parameters}: the model's count"
+            )
+        if self.parameters < 0:
+            raise ConfigurationError(f"parameters must be >= 0, got {self.parameters}")

@@ -1,0 +1,60 @@
+"""From options to a world."""
+
+from pathlib import Path
+
+from psgd.cli.world_config import WorldConfig, parse_bandwidth
+from psgd.durations import Duration, Measured, Term, parse_duration
+from psgd.errors import ConfigurationError, DataError
+from psgd.runlog import Iteration, read
+from psgd.simulation.world import World
+
+TRACE = "trace:"
+
+
+def build_world(config: WorldConfig) -> World:
+    """The world that the options stand for.
+
+    Raises:
+        ConfigurationError: if one is written in another way than is known.
+    """
+    named = ("latency", "service", "update", "evaluation", "downtime")
+    return World(
+        compute=_duration("compute", config.compute),
+        slots=tuple(
+            (_slot(slot), _duration(f"compute_of {slot}", str(text))) for slot, text in config.compute_of.items()
+        ),
+        bandwidth=parse_bandwidth(config.bandwidth),
+        mtbf=float("inf") if config.mtbf is None else config.mtbf,
+        **{name: _duration(name, getattr(config, name)) for name in named},
+    )
+
+
+def _duration(name: str, text: str) -> Duration:
+    try:
+        return read_trace(Path(text.removeprefix(TRACE))) if text.startswith(TRACE) else parse_duration(text)
+    except ConfigurationError as error:
+        raise ConfigurationError(f"{name}: {error}") from None
+
+
+def read_trace(run: Path) -> Duration:
+    """The compute times of a run, each as likely as the others.
+
+    Args:
+        run: the folder of its log, or the log.
+
+    Raises:
+        ConfigurationError: if there is no log, or no iteration in it.
+    """
+    try:
+        seconds = tuple(record.compute_s for record in read(run) if isinstance(record, Iteration))
+    except DataError as error:
+        raise ConfigurationError(str(error)) from None
+    if not seconds:
+        raise ConfigurationError(f"a trace must have iterations, got none in {run}")
+    return Duration((Term(Measured(seconds)),), f"{TRACE}{run}")
+
+
+def _slot(text: str) -> int:
+    if not text.isdecimal():
+        raise ConfigurationError(f"compute_of must name slots by number, got {text!r}")
+    return int(text)

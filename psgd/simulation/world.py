@@ -1,0 +1,65 @@
+"""The world that a simulation assumes: how long computing takes, how fast the network is, what fails."""
+
+import math
+from dataclasses import dataclass, fields
+from typing import Any
+
+from psgd.durations import NONE, Duration, constant
+from psgd.errors import ConfigurationError
+
+UNIT, TEN = constant(1.0), constant(10.0)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class World:
+    """What machines and network are like.
+
+    Args:
+        compute: forward and backward of a slot's mini-batch, before stragglers slow it.
+        slots: the same for single slots that differ from the others, as (slot, duration).
+        latency: of a message, one way.
+        bandwidth: of each machine's link, in each direction, bytes a second.
+        service: of a shard, to take in a gradient or to hand out weights.
+        update: of a shard, one step of its optimizer.
+        evaluation: of a snapshot, by the evaluator.
+        mtbf: mean seconds between two failures of one worker, exponential; infinite: none fails.
+        downtime: until a worker that failed is replaced.
+
+    Raises:
+        ConfigurationError: if a number is out of range, or a slot is named twice.
+
+    Example:
+        >>> from psgd.durations import parse_duration
+        >>> World(compute=parse_duration("exp:50ms"), bandwidth=1.25e9).compute.mean
+        0.05
+    """
+
+    compute: Duration = UNIT
+    slots: tuple[tuple[int, Duration], ...] = ()
+    latency: Duration = NONE
+    bandwidth: float = math.inf
+    service: Duration = NONE
+    update: Duration = NONE
+    evaluation: Duration = NONE
+    mtbf: float = math.inf
+    downtime: Duration = TEN
+
+    def __post_init__(self) -> None:
+        for name in ("bandwidth", "mtbf"):
+            if not getattr(self, name) > 0:
+                raise ConfigurationError(f"{name} must be > 0, got {getattr(self, name)}")
+        named = [slot for slot, _ in self.slots]
+        if len(set(named)) != len(named):
+            raise ConfigurationError(f"slots must name each slot once, got {named}")
+
+    def compute_of(self, slot: int) -> Duration:
+        """How long a slot's mini-batch takes."""
+        return dict(self.slots).get(slot, self.compute)
+
+    def describe(self) -> dict[str, Any]:
+        """The world as plain JSON; what never happens is left out."""
+        plain: dict[str, Any] = {"slots": {str(slot): str(duration) for slot, duration in self.slots}}
+        for name in (field.name for field in fields(self) if field.name != "slots"):
+            value = getattr(self, name)
+            plain[name] = str(value) if isinstance(value, Duration) else value if math.isfinite(value) else None
+        return plain

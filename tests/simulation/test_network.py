@@ -1,0 +1,78 @@
+import math
+from functools import partial
+
+import numpy as np
+import pytest
+
+from psgd.durations import NONE, Duration, parse_duration
+from psgd.simulation.agenda import Agenda
+from psgd.simulation.network import Network
+
+
+class Net:
+    """A network whose arrivals are noted."""
+
+    def __init__(self, latency: Duration = NONE, bandwidth: float = math.inf) -> None:
+        self.agenda = Agenda()
+        self.network = Network(self.agenda, latency, bandwidth, np.random.default_rng(0))
+        self.arrived: list[tuple[str, float]] = []
+
+    def send(self, source: str, target: str, size: int) -> None:
+        self.network.send(source, target, size, partial(self._note, f"{source}{target}"))
+
+    def _note(self, name: str) -> None:
+        self.arrived.append((name, self.agenda.now))
+
+    def run(self) -> list[tuple[str, float]]:
+        while self.agenda.advance():
+            pass
+        return self.arrived
+
+
+def test_without_latency_and_limit_everything_arrives_at_once() -> None:
+    net = Net()
+    net.send("a", "s", 10**9)
+    assert net.run() == [("as", 0.0)]
+
+
+def test_a_message_takes_the_latency_and_its_bytes() -> None:
+    net = Net(parse_duration("0.5"), bandwidth=100.0)
+    net.send("a", "s", 200)
+    net.send("b", "t", 0)
+    assert net.run() == [("bt", 0.5), ("as", 2.5)]
+
+
+def test_what_many_send_to_one_node_arrives_one_after_another() -> None:
+    net = Net(parse_duration("0.5"), bandwidth=100.0)
+    for source in ("a", "b", "c"):
+        net.send(source, "s", 100)
+    assert net.run() == [("as", 1.5), ("bs", 2.5), ("cs", 3.5)]
+
+
+def test_what_one_node_sends_to_many_leaves_one_after_another() -> None:
+    net = Net(bandwidth=100.0)
+    for target in ("s", "t"):
+        net.send("a", target, 100)
+    assert net.run() == [("as", 1.0), ("at", 2.0)]
+
+
+def test_links_of_different_nodes_and_directions_do_not_wait_for_each_other() -> None:
+    net = Net(bandwidth=100.0)
+    net.send("a", "s", 100)
+    net.send("s", "a", 100)
+    net.send("b", "t", 100)
+    assert [when for _, when in net.run()] == [1.0, 1.0, 1.0]
+
+
+def test_a_link_is_free_again_when_its_bytes_are_through() -> None:
+    net = Net(bandwidth=100.0)
+    net.send("a", "s", 100)
+    net.agenda.after(5.0, lambda: net.send("b", "s", 100))
+    assert net.run() == [("as", 1.0), ("bs", 6.0)]
+
+
+def test_latencies_are_drawn() -> None:
+    net = Net(parse_duration("exp:1"))
+    for _ in range(2000):
+        net.send("a", "s", 0)
+    assert np.mean([when for _, when in net.run()]) == pytest.approx(1.0, rel=0.1)
