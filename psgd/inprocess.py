@@ -1,8 +1,7 @@
 """The in-process twin of `psgd.cluster`: all parties in one thread on the memory plane, for tests and debugging."""
 
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 import torch
@@ -30,6 +29,7 @@ from psgd.runlog import Record, Timed
 from psgd.shard.shard import ParameterShard
 from psgd.shard.state import ShardState
 from psgd.training.policies import Policies
+from psgd.training.threads import torch_threads
 from psgd.transport.attachment import attach
 from psgd.transport.base import Endpoint
 from psgd.transport.flat import allocate, pack
@@ -64,7 +64,7 @@ def run(
     if job.own_loop is not None:
         raise ConfigurationError("plane memory runs the built-in loop only: give train_loop another plane")
     device_for(job.training.use_gpu)  # or refuse
-    with _threads(job.training.threads):
+    with torch_threads(job.training.threads):
         return _Process(job, initial, policies, observe, keep).run()
 
 
@@ -161,13 +161,3 @@ class _Process:
             raise InternalError("an evaluation was ordered without an evaluator")
         done = self._evaluator.evaluate(boundary)
         self._events.append(SnapshotEvaluated(boundary, done.versions, done.metrics, done.seconds, done.arrays))
-
-
-@contextmanager
-def _threads(count: int) -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)

@@ -29,6 +29,7 @@ from psgd.core.layout import ALIGNMENT, Layout, Role
 from psgd.data.batches import MapDataset, collate
 from psgd.errors import ConfigurationError, blaming
 from psgd.runlog import FILE_NAME
+from psgd.simulation.timing import TimingJob
 from psgd.simulation.world import World
 from psgd.training.elementwise import explain_whole
 from psgd.training.losses import check_batch
@@ -324,6 +325,25 @@ def describe(job: Job, placement: Placement, optimizer: Optimizer, world: World 
         "stragglers": [asdict(straggler) for straggler in training.stragglers],
         "placement": asdict(placement),
         "world": None if world is None else world.describe(),
+    }
+
+
+def describe_timing(job: TimingJob, world: World) -> dict[str, Any]:
+    """What the log's header says about a run without gradients."""
+    rules = job.rules
+    return {
+        "mode": rules.mode.name,
+        **asdict(rules.mode),
+        "workers": job.workers,
+        "slots": rules.slots,
+        "shards": rules.shards,
+        "steps": rules.steps,
+        "batch_size": job.batch_size,
+        "bytes": job.parameters * 4,
+        "seed": job.seed,
+        "stragglers": [asdict(straggler) for straggler in job.stragglers],
+        "gradients": "none",
+        "world": world.describe(),
     }
 
 

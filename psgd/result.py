@@ -14,10 +14,11 @@ from torch import Tensor, nn
 
 from psgd.config import Job, ModelFactory
 from psgd.coordinator.outcome import Outcome
-from psgd.core.messages import Status
-from psgd.core.modes import Async, Sync
+from psgd.core.messages import Figures, Status
+from psgd.core.modes import Async, Rules, Sync
 from psgd.observers.recorder import Recorder
 from psgd.runlog import Iteration, Record, versions
+from psgd.simulation.timing import Timing, TimingJob
 from psgd.training.warm_start import apply_weights
 from psgd.transport.flat import sha256
 
@@ -88,39 +89,66 @@ def make_result(
 
 def compute_figures(job: Job, outcome: Outcome, recorder: Recorder, out: Path | None) -> dict[str, Any]:
     """The figures of a run: what ``--json`` prints, what the log's last line holds."""
-    mode, rules, counted = job.rules.mode, job.rules, outcome.figures
+    counted = outcome.figures
     samples = _samples(job, recorder.iterations, counted.accepted)
     measured = recorder.evaluations[-1].metrics if recorder.evaluations else {}
     found = versions()
     return {
+        **_pace(job.rules, job.workers, counted, samples, outcome.seconds),
+        "train_loss": _last_loss(recorder.iterations, job.rules.slots, isinstance(job.rules.mode, Sync)),
+        **{"test_loss": None, "test_accuracy": None},
+        **measured,
+        "arrays": recorder.evaluations[-1].arrays if recorder.evaluations else {},
+        "weights_sha256": sha256(outcome.weights),
+        **_course(job.workers, counted, job.training.batch_size, recorder.iterations),
+        "nonfinite_pushes": counted.nonfinite,
+        "stopped_early": outcome.stopped_early,
+        "threads": job.training.threads,
+        "torch": found["torch"],
+        "psgd": found["psgd"],
+        "out": None if out is None else str(out),
+    }
+
+
+def timing_figures(job: TimingJob, timing: Timing, recorder: Recorder, out: Path | None) -> dict[str, Any]:
+    """The figures of a run without gradients."""
+    counted = timing.figures
+    return {
+        **_pace(job.rules, job.workers, counted, counted.accepted * job.batch_size, timing.seconds),
+        **_course(job.workers, counted, job.batch_size, recorder.iterations),
+        "psgd": versions()["psgd"],
+        "out": None if out is None else str(out),
+    }
+
+
+def _pace(rules: Rules, workers: int, counted: Figures, samples: int, seconds: float) -> dict[str, Any]:
+    """What was run, and how fast it was."""
+    mode = rules.mode
+    return {
         "mode": mode.name,
         "staleness": mode.staleness if isinstance(mode, Async) else None,
         "backups": mode.backups if isinstance(mode, Sync) else 0,
-        "workers": job.workers,
+        "workers": workers,
         "slots": rules.slots,
         "shards": rules.shards,
         "steps": counted.steps,
         "pushes": counted.accepted,
         "samples": samples,
-        "seconds": outcome.seconds,
-        "samples_per_s": samples / outcome.seconds if outcome.seconds > 0 else 0.0,
-        "train_loss": _last_loss(recorder.iterations, rules.slots, isinstance(mode, Sync)),
-        **{"test_loss": None, "test_accuracy": None},
-        **measured,
-        "arrays": recorder.evaluations[-1].arrays if recorder.evaluations else {},
-        "weights_sha256": sha256(outcome.weights),
-        "lag": _summary(lags(recorder.iterations)),
-        "dropped_samples": counted.dropped * job.training.batch_size,
-        "threads": job.training.threads,
-        "torch": found["torch"],
-        "psgd": found["psgd"],
-        "idle_share": _idle_share(job.workers, recorder.iterations),
-        "bytes": sum(i.bytes for i in recorder.iterations),
+        "seconds": seconds,
+        "samples_per_s": samples / seconds if seconds > 0 else 0.0,
+        "pushes_per_s": counted.accepted / seconds if seconds > 0 else 0.0,
+    }
+
+
+def _course(workers: int, counted: Figures, batch_size: int, iterations: Sequence[Iteration]) -> dict[str, Any]:
+    """What became of pushes and time."""
+    return {
+        "lag": _summary(lags(iterations)),
         "max_clock_gap": counted.max_clock_gap,
         "dropped_pushes": counted.dropped,
-        "nonfinite_pushes": counted.nonfinite,
-        "stopped_early": outcome.stopped_early,
-        "out": None if out is None else str(out),
+        "dropped_samples": counted.dropped * batch_size,
+        "idle_share": _idle_share(workers, iterations),
+        "bytes": sum(i.bytes for i in iterations),
     }
 
 

@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor
 
@@ -20,9 +21,11 @@ from psgd.observers import (
     Tolerant,
     progress_display,
 )
-from psgd.planning import Plan
-from psgd.result import WEIGHTS_NAME, Result, compute_figures, make_result, save_weights
+from psgd.planning import Plan, describe_timing
+from psgd.result import WEIGHTS_NAME, Result, compute_figures, make_result, save_weights, timing_figures
 from psgd.runlog import Evaluation, Footer, Header, Iteration, Observer, Record, versions
+from psgd.simulation.timing import TimingJob, run_timing
+from psgd.simulation.world import World
 from psgd.training.callbacks import Callback
 
 log = logging.getLogger("psgd")
@@ -51,6 +54,33 @@ def run(plan: Plan, callbacks: Sequence[Callback], progress: bool) -> Result:
     return result
 
 
+def run_without_gradients(job: TimingJob, world: World, out: Path | None, progress: bool) -> dict[str, Any]:
+    """Simulate the timing of a job, with a log like any other run's.
+
+    Args:
+        out: the folder for the log; None writes nothing.
+        progress: show how far it is.
+
+    Returns:
+        The figures.
+    """
+    recorder = Recorder()
+    observers: list[Observer] = [recorder]
+    if progress:
+        observers.append(progress_display(job.rules.slots, job.rules.steps))
+    if out is not None:
+        observers.append(Tolerant(JsonLinesWriter(out, _header(describe_timing(job, world)))))
+    with Broadcast(observers) as observe:
+        timing = run_timing(job, world, observe)
+        figures = timing_figures(job, timing, recorder, out)
+        observe(Footer(figures))
+    return figures
+
+
+def _header(settings: dict[str, Any]) -> Header:
+    return Header(settings, versions(), datetime.now(UTC).isoformat(timespec="seconds"))
+
+
 def _observers(plan: Plan, callbacks: Sequence[Callback], progress: bool) -> list[Observer]:
     """Who is told what happens: the user first, then what is written."""
     rules = plan.job.rules
@@ -58,8 +88,7 @@ def _observers(plan: Plan, callbacks: Sequence[Callback], progress: bool) -> lis
     if progress:
         observers.append(progress_display(rules.slots, rules.steps))
     if plan.out is not None:
-        header = Header(plan.settings, versions(), datetime.now(UTC).isoformat(timespec="seconds"))
-        observers.append(Tolerant(JsonLinesWriter(plan.out, header)))
+        observers.append(Tolerant(JsonLinesWriter(plan.out, _header(plan.settings))))
         observers.append(Tolerant(TensorBoardWriter(plan.out, rules.slots)))
     return observers
 

@@ -49,6 +49,7 @@ def test_the_figures_count_what_the_lead_counted() -> None:
         "samples": 6 * BATCH,
         "seconds": 2.0,
         "samples_per_s": 3.0 * BATCH,
+        "pushes_per_s": 3.0,
         "test_loss": 0.25,
         "test_accuracy": 0.75,
         "weights_sha256": sha256(WEIGHTS),

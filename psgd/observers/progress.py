@@ -1,7 +1,9 @@
 """What the user sees of a run while it goes on: a bar on a terminal, else a line every few seconds; on stderr."""
 
 import sys
+import time
 from collections import deque
+from collections.abc import Callable
 from typing import TextIO
 
 from rich.console import Console
@@ -11,6 +13,8 @@ from psgd.runlog import Evaluation, Iteration, Notice, Observer, Record
 
 LINE_INTERVAL_S = 5.0
 BAR_INTERVAL_S = 0.1
+MOST_CLOCKS = 16
+"""That are shown one by one."""
 WINDOW = 64
 """Iterations a slot that the rate and the lag are measured over."""
 
@@ -63,12 +67,19 @@ class Meter:
         # The first iteration's samples were computed before the window begins.
         return (sum(iteration.samples for iteration in self._recent) - self._recent[0].samples) / span
 
+    @property
+    def clocks_in_words(self) -> str:
+        """The clocks, or where there are too many their range."""
+        if len(self.clocks) > MOST_CLOCKS:
+            return f"clocks {min(self.clocks)} … {max(self.clocks)}"
+        return f"clocks {' '.join(map(str, self.clocks))}"
+
     def __str__(self) -> str:
         of_steps = "" if self._steps is None else f"/{self._steps}"
         loss = "" if self.loss is None else f"loss {self.loss:.4f}  "
         return (
             f"step {self.step}{of_steps}  {loss}{self.samples_per_s:,.0f} samples/s  "
-            f"lag {self.lag:.2f}  clocks {' '.join(map(str, self.clocks))}"
+            f"lag {self.lag:.2f}  {self.clocks_in_words}"
         )
 
 
@@ -77,19 +88,21 @@ class LinePrinter:
 
     Args:
         stream: where they go.
+        clock: seconds, monotonic: not the run's own, which may be virtual.
     """
 
-    def __init__(self, meter: Meter, stream: TextIO) -> None:
+    def __init__(self, meter: Meter, stream: TextIO, clock: Callable[[], float] = time.monotonic) -> None:
         self._meter = meter
         self._stream = stream
-        self._printed_s = 0.0  # the run's time of the last line
+        self._clock = clock
+        self._printed_s = clock()
 
     def __call__(self, record: Record) -> None:
         """Print a line if it is time for one."""
         if isinstance(record, Iteration):
             self._meter.see(record)
-            if record.time_s - self._printed_s >= LINE_INTERVAL_S:
-                self._printed_s = record.time_s
+            if self._clock() - self._printed_s >= LINE_INTERVAL_S:
+                self._printed_s = self._clock()
                 self._print(str(self._meter))
         elif (line := _line(record)) is not None:
             self._print(line)
@@ -128,8 +141,8 @@ class ProgressBar:
             self._progress.start()
         if isinstance(record, Iteration):
             self._meter.see(record)
-            if record.time_s - self._shown_s >= BAR_INTERVAL_S:
-                self._shown_s = record.time_s
+            if time.monotonic() - self._shown_s >= BAR_INTERVAL_S:
+                self._shown_s = time.monotonic()
                 self._show(self._task)
         elif (line := _line(record)) is not None:
             self._progress.console.print(line, markup=False, highlight=False)

@@ -19,6 +19,7 @@ from psgd.simulation.cluster import SURVIVES_ALL, VirtualCluster
 from psgd.simulation.compute_times import ComputeTimes
 from psgd.simulation.world import World
 from psgd.training.policies import Policies
+from psgd.training.threads import torch_threads
 from psgd.transport.attachment import attach
 from psgd.transport.base import Connection, PeerLink
 from psgd.transport.flat import allocate, pack
@@ -47,7 +48,8 @@ def run(
         observe: told about every record.
         keep: writes the weights of an evaluation.
     """
-    return _Training(job, world, initial, policies, observe, keep).run()
+    with torch_threads(job.training.threads):
+        return _Training(job, world, initial, policies, observe, keep).run()
 
 
 def once(make: DataFactory) -> DataFactory:
