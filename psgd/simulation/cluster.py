@@ -26,7 +26,7 @@ from psgd.coordinator.coordinator import (
 )
 from psgd.core.ids import LEAD, Boundary, Shard, Step
 from psgd.core.membership import Membership
-from psgd.core.messages import Announce, Request, Settle
+from psgd.core.messages import Announce, Read, Reply, Request, Settle
 from psgd.core.modes import Rules
 from psgd.errors import InternalError, LostError
 from psgd.runlog import Notice, Timed
@@ -118,7 +118,10 @@ class VirtualCluster:
         while not self._ended:
             if not self._agenda.advance():
                 raise InternalError("nobody can go on, and the run has not ended")
-        return self._agenda.now
+        ended_at = self._agenda.now
+        while self._agenda.advance():  # the last commit may be on its way to other shards than the lead
+            pass
+        return ended_at
 
     # ------------------------------------------------------------------ workers
 
@@ -192,9 +195,7 @@ class VirtualCluster:
     def _perform(self, decision: Decision) -> None:
         match decision:
             case EvaluateSnapshot(boundary):
-                seconds = self._world.evaluation.draw(self._generator)
-                done = replace(self._performer.evaluate(boundary), seconds=seconds)
-                self._agenda.after(seconds, partial(self._take, done))
+                self._have_kept(boundary)
             case SaveSnapshot():
                 self._performer.save(decision)
             case SettleBoundary(boundary, stop, lr_factor):
@@ -212,6 +213,23 @@ class VirtualCluster:
                 raise LostError(reason)
             case _:
                 assert_never(decision)
+
+    def _have_kept(self, boundary: Boundary) -> None:
+        """Let every shard keep the boundary's snapshot, as soon as it has come to it; then have them measured."""
+        missing = set(self._servers)
+
+        def kept(number: int, _reply: Reply, _payload: memoryview | None) -> None:
+            missing.discard(number)
+            if not missing:
+                self._agenda.soon(partial(self._evaluate, boundary))
+
+        for number, server in self._servers.items():
+            server.arrive(partial(server.shard.submit, Read(boundary, keep=True), partial(kept, number)))
+
+    def _evaluate(self, boundary: Boundary) -> None:
+        seconds = self._world.evaluation.draw(self._generator)
+        done = replace(self._performer.evaluate(boundary), seconds=seconds)
+        self._agenda.after(seconds, partial(self._take, done))
 
     def _ask(self, server: Server, request: Request) -> None:
         server.arrive(partial(server.shard.submit, request, nobody_waits))
