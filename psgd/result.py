@@ -110,7 +110,7 @@ def compute_figures(job: Job, outcome: Outcome, recorder: Recorder, out: Path | 
         "arrays": recorder.evaluations[-1].arrays if recorder.evaluations else {},
         "weights_sha256": sha256(outcome.weights),
         "lag": _summary(lags(recorder.iterations)),
-        "dropped_samples": counted.dropped * job.training.batch_size,
+        "dropped_samples": counted.dropped * job.iteration_samples,
         "threads": job.training.threads,
         "torch": found["torch"],
         "psgd": found["psgd"],
@@ -146,7 +146,7 @@ def save_weights(weights: Mapping[str, Tensor], path: Path, header: dict[str, st
 def _samples(job: Job, iterations: Sequence[Iteration], accepted: int) -> int:
     """The samples of accepted pushes; only an own loop's batches may differ in size."""
     if job.own_loop is None:
-        return accepted * job.training.batch_size
+        return accepted * job.iteration_samples
     return sum(i.samples for i in iterations if i.status == Status.ACCEPTED)
 
 

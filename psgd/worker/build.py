@@ -14,7 +14,8 @@ from psgd.runlog import Iteration
 from psgd.transport.attachment import Attachment
 from psgd.transport.flat import tensors_of
 from psgd.worker.compute import Supervised
-from psgd.worker.loop import Worker
+from psgd.worker.local_steps import LocalTraining, held_apart
+from psgd.worker.loop import ComputeGradient, Worker
 from psgd.worker.replica import Replica
 from psgd.worker.runner import Inbox, SlotRunner, Weights
 
@@ -54,7 +55,9 @@ def build_worker(
         raise InternalError("a job without data has an own loop")
     device = device_for(job.training.use_gpu)
     model = build_model(job, device).train()
-    replica = Replica(tensors_of(model), job.layout, device, attachment.weights, attachment.find_written)
+    tensors = tensors_of(model)
+    pulled = tensors if job.rules.local_steps is None else held_apart(tensors)
+    replica = Replica(pulled, job.layout, device, attachment.weights, attachment.find_written)
     weights = Weights(attachment, job.parts())
     inbox: Inbox = queue.SimpleQueue()
     runners = [
@@ -62,5 +65,11 @@ def build_worker(
         for slot in membership.slots_of(number)
     ]
     dataset = cast(MapDataset, job.data())
-    compute = Supervised(model, job.training, dataset, job.rules.slots, device)
+    supervised = Supervised(model, job.training, dataset, job.rules.slots, device)
+    compute = in_one_step(supervised) if pulled is tensors else LocalTraining(job, tensors, pulled, supervised)
     return Worker(number, job, runners, replica, compute, inbox, observe)
+
+
+def in_one_step(supervised: Supervised) -> ComputeGradient:
+    """One mini-batch an iteration; its gradient is the same at any learning rate."""
+    return lambda order, slot, before_last: supervised(order.step, slot, before_last)

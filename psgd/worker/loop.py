@@ -6,6 +6,7 @@ from dataclasses import replace
 from functools import partial
 
 from psgd.config import Job
+from psgd.core.ids import Slot
 from psgd.core.slot import Compute, Finish, Halt, Phase, SlotEffect, SlotEvent
 from psgd.errors import LostError
 from psgd.runlog import Iteration
@@ -14,8 +15,11 @@ from psgd.worker.record import Chronicle
 from psgd.worker.replica import Replica
 from psgd.worker.runner import Inbox, SlotRunner
 
-ComputeGradient = Callable[[int, int, Callable[[], None]], Computation]
-"""(step, slot, before the last backward pass): leaves the gradient in the model."""
+ComputeGradient = Callable[[Compute, Slot, Callable[[], None]], Computation]
+"""(what the slot machine wants, slot, before the last backward pass): leaves the gradient in the replica.
+
+Where nothing is final before the end, the last is not called.
+"""
 
 PATIENCE_S = 1.0
 
@@ -28,7 +32,7 @@ class Worker:
 
     Args:
         runners: one a slot.
-        compute: leaves the gradient of (step, slot) in the replica's model.
+        compute: leaves the gradient of (step, slot) in the replica's tensors.
         observe: told about every finished iteration; ``time_s`` is on this process' ``time.perf_counter``.
         number: of the worker, for the record.
     """
@@ -133,15 +137,16 @@ class Worker:
     def _perform(self, runner: SlotRunner, effect: SlotEffect) -> None:
         slot = runner.machine.slot
         match effect:
-            case Compute(step):
+            case Compute():
                 self._replica.renew()
                 self._replica.aim(runner.outgoing.gradient)
                 self._replica.clear_gradients()
-                self._computed[slot] = self._compute(step, slot, partial(self._let_leave, runner))
+                self._computed[slot] = self._compute(effect, slot, partial(self._let_leave, runner))
                 computed = self._replica.gather(runner.outgoing.gradient)
                 self._take(runner, replace(computed, renew=self._may_renew(runner)))
             case Finish():
                 done = self._computed.pop(slot)
-                self._observe(self._chronicles[slot].iteration(effect, done.loss, done.samples, done.seconds))
+                chronicle = self._chronicles[slot]
+                self._observe(chronicle.iteration(effect, done.loss, done.samples, done.seconds, done.inner_lr))
             case Halt(reason):
                 raise LostError(f"slot {slot} on worker {self._number} was refused: {reason}")

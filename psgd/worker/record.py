@@ -19,13 +19,21 @@ class Chronicle:
         self._slot = slot
         self._finished_at = time.perf_counter()
 
-    def iteration(self, finish: Finish, loss: float | None, samples: int, compute_s: float) -> Iteration:
+    def iteration(
+        self,
+        finish: Finish,
+        loss: float | None,
+        samples: int,
+        compute_s: float,
+        inner_lr: tuple[float, ...] = (),
+    ) -> Iteration:
         """The record of an iteration that has its final answer now; ``time_s`` is on ``time.perf_counter``.
 
         Args:
             loss: mean over the batch, if anybody knows it.
             samples: how many the batch had.
             compute_s: seconds of forward and backward.
+            inner_lr: of local steps.
         """
         now = time.perf_counter()
         elapsed, self._finished_at = now - self._finished_at, now
@@ -44,4 +52,5 @@ class Chronicle:
             compute_s=compute_s,
             wait_s=max(elapsed - compute_s, 0.0),
             clip_scale=receipt.clip_scale,
+            inner_lr=inner_lr,
         )

@@ -19,6 +19,8 @@ def test_a_record_has_the_leads_answer_and_what_is_not_computing_is_waiting(monk
     chronicle = Chronicle(worker=2, slot=Slot(5))
     finish = Finish(Step(4), (receipt(version=9, lag=1), receipt(version=7, lag=0)))
     first = chronicle.iteration(finish, loss=1.5, samples=8, compute_s=2.0)
-    second = chronicle.iteration(finish, loss=None, samples=8, compute_s=2.0)
+    second = chronicle.iteration(finish, loss=None, samples=8, compute_s=2.0, inner_lr=(0.125,))
     assert first == Iteration(13.0, 2, 5, 4, 1.5, 8, "accepted", 1, 9, (0.5, 0.25), compute_s=2.0, wait_s=1.0)
-    assert second == Iteration(14.0, 2, 5, 4, None, 8, "accepted", 1, 9, (0.5, 0.25), compute_s=2.0, wait_s=0.0)
+    assert second == Iteration(
+        14.0, 2, 5, 4, None, 8, "accepted", 1, 9, (0.5, 0.25), compute_s=2.0, wait_s=0.0, inner_lr=(0.125,)
+    )
