@@ -91,14 +91,14 @@ class Trainer:
     Args:
         model: makes the model.
         optimizer: makes the optimizer from parameters, as in ``lambda params: torch.optim.SGD(params, lr=0.1)``; each
-            shard has one over its slices.
+            shard has one over its slices, with ``local_steps`` each slot one over a copy of the parameters.
         train_data: a map-style data set of (input, target) pairs, or a function that makes it.
         val_data: of the same kind, for evaluations; None: no evaluation.
         loss: (output, target) to the mean over the batch; or its name, see `psgd.loss`.
         metrics: what evaluations measure beside the loss: names such as ``accuracy``, ``f1:average=macro``, ``top5``,
             ``auroc``, ``rmse``; or functions that make a ``torchmetrics.Metric``. None: accuracy of classes, rmse and
             r2 of numbers.
-        lr_scheduler: makes the schedule from the optimizer; it ticks once for every ``slots`` batches drawn.
+        lr_scheduler: makes the schedule from the optimizer; it ticks once for every ``slots`` iterations begun.
         clip: what the gradient of an update may be at most; None: anything.
         on_nonfinite: what becomes of a gradient with NaN or Inf, which no shard applies: the run goes on without it
             (``skip``), or fails.
