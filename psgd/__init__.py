@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from psgd.config import Clip, Placement, Straggler
+    from psgd.core.local_steps import LocalSteps
     from psgd.core.modes import Async, Sync
     from psgd.errors import (
         ConfigurationError,
@@ -43,6 +44,7 @@ _HOMES = {
     "InternalError": "psgd.errors",
     "LearningRateMonitor": "psgd.training.callbacks",
     "LearningRateScheduler": "psgd.training.callbacks",
+    "LocalSteps": "psgd.core.local_steps",
     "LostError": "psgd.errors",
     "ModelCheckpoint": "psgd.training.policies",
     "PeerError": "psgd.errors",
@@ -79,6 +81,7 @@ __all__ = [
     "InternalError",
     "LearningRateMonitor",
     "LearningRateScheduler",
+    "LocalSteps",
     "LostError",
     "ModelCheckpoint",
     "PeerError",

@@ -69,7 +69,7 @@ class Training:
     """How a slot computes its gradient.
 
     Args:
-        batch_size: samples a slot draws for one iteration.
+        batch_size: samples a slot draws for one mini-batch; an iteration has one, with local steps several.
         accumulate: micro-batches that the batch is computed in, to save memory.
         precision: of forward and backward; weights stay float32.
         threads: torch threads a process; bits may depend on it.
@@ -187,10 +187,12 @@ class Job:
     """One training run, as every process of it knows it.
 
     Args:
-        rules: mode, slots, shards, steps.
+        rules: mode, slots, shards, steps, local steps.
         workers: processes that run the slots; at most one a slot.
         layout: the tensors of ``model()``.
         whole: shards keep tensors whole.
+        optimizer: what shards update with; with local steps what slots do, see `psgd.core.local_steps`.
+        schedule: of that optimizer.
         data: the training set (called once a worker); None with an own loop.
         evaluation_data: the set that the evaluator measures; None: no evaluation.
         own_loop: replaces the built-in loop.
@@ -225,6 +227,8 @@ class Job:
             raise ConfigurationError(f"workers must be >= 1, got {self.workers}")
         if self.workers > self.rules.slots:
             raise ConfigurationError(f"workers must be <= slots ({self.rules.slots}), got {self.workers}")
+        if self.own_loop is not None and self.rules.local_steps is not None:
+            raise ConfigurationError(f"local_steps must be left out with an own loop, got {self.rules.local_steps}")
         if self.own_loop is not None and self.workers != self.rules.slots:
             raise ConfigurationError(
                 f"an own loop runs one slot a worker: slots must be {self.workers}, got {self.rules.slots}"
@@ -235,6 +239,11 @@ class Job:
         for straggler in self.training.stragglers:
             if straggler.slot >= self.rules.slots:
                 raise ConfigurationError(f"straggler slot must be < slots ({self.rules.slots}), got {straggler.slot}")
+
+    @property
+    def iteration_samples(self) -> int:
+        """How many a slot draws for one iteration."""
+        return self.rules.mini_batches * self.training.batch_size
 
     def parts(self) -> tuple[Part, ...]:
         """What each shard holds, indexed by shard."""

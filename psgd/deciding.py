@@ -54,13 +54,29 @@ def policies_of(callbacks: Sequence[Callback], lr: float) -> Policies:
 
 
 def schedule_of(
-    callbacks: Sequence[Callback], lr_scheduler: ScheduleFactory | None, steps_per_epoch: int | None
+    callbacks: Sequence[Callback],
+    lr_scheduler: ScheduleFactory | None,
+    batches_per_epoch: int | None,
+    batches_per_tick: int = 1,
 ) -> ScheduleFactory | None:
-    """The schedule, also where a callback stands for it; None of either: a constant learning rate."""
+    """The schedule, also where a callback stands for it; None of either: a constant learning rate.
+
+    Args:
+        batches_per_epoch: that a slot draws.
+        batches_per_tick: more than one with local steps.
+
+    Raises:
+        ConfigurationError: if an epoch does not begin with a tick.
+    """
     by_epoch = _only(callbacks, LearningRateScheduler)
-    if by_epoch is None or steps_per_epoch is None:
+    if by_epoch is None or batches_per_epoch is None:
         return lr_scheduler
-    return partial(EpochSchedule, fn=by_epoch.function, ticks_per_epoch=steps_per_epoch)
+    if batches_per_epoch % batches_per_tick:
+        raise ConfigurationError(
+            f"callbacks: LearningRateScheduler needs local steps that divide {batches_per_epoch}, the batches that a "
+            f"slot draws in an epoch, got {batches_per_tick}; give an lr_scheduler instead"
+        )
+    return partial(EpochSchedule, fn=by_epoch.function, ticks_per_epoch=batches_per_epoch // batches_per_tick)
 
 
 def _only(callbacks: Sequence[Callback], kind: type[Kind]) -> Kind | None:

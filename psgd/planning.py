@@ -307,6 +307,7 @@ def describe(job: Job, placement: Placement, optimizer: Optimizer, world: World 
         "slots": rules.slots,
         "shards": rules.shards,
         "steps": rules.steps,
+        "local_steps": None if rules.local_steps is None else asdict(rules.local_steps),
         "evaluate_every": rules.evaluate_every,
         "plane": job.plane,
         "wire": job.wire,

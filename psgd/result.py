@@ -100,7 +100,7 @@ def compute_figures(job: Job, outcome: Outcome, recorder: Recorder, out: Path | 
         **measured,
         "arrays": recorder.evaluations[-1].arrays if recorder.evaluations else {},
         "weights_sha256": sha256(outcome.weights),
-        **_course(job.workers, counted, job.training.batch_size, recorder.iterations),
+        **_course(job.workers, counted, job.iteration_samples, recorder.iterations),
         "nonfinite_pushes": counted.nonfinite,
         "stopped_early": outcome.stopped_early,
         "threads": job.training.threads,
@@ -140,13 +140,13 @@ def _pace(rules: Rules, workers: int, counted: Figures, samples: int, seconds: f
     }
 
 
-def _course(workers: int, counted: Figures, batch_size: int, iterations: Sequence[Iteration]) -> dict[str, Any]:
+def _course(workers: int, counted: Figures, iteration_samples: int, iterations: Sequence[Iteration]) -> dict[str, Any]:
     """What became of pushes and time."""
     return {
         "lag": _summary(lags(iterations)),
         "max_clock_gap": counted.max_clock_gap,
         "dropped_pushes": counted.dropped,
-        "dropped_samples": counted.dropped * batch_size,
+        "dropped_samples": counted.dropped * iteration_samples,
         "idle_share": _idle_share(workers, iterations),
         "bytes": sum(i.bytes for i in iterations),
     }
@@ -176,7 +176,7 @@ def save_weights(weights: Mapping[str, Tensor], path: Path, header: dict[str, st
 def _samples(job: Job, iterations: Sequence[Iteration], accepted: int) -> int:
     """The samples of accepted pushes; only an own loop's batches may differ in size."""
     if job.own_loop is None:
-        return accepted * job.training.batch_size
+        return accepted * job.iteration_samples
     return sum(i.samples for i in iterations if i.status == Status.ACCEPTED)
 
 

@@ -53,10 +53,11 @@ class Iteration:
     Args:
         time_s: seconds since the driver started the run.
         step: in rounds the step, on arrival the slot's own clock.
-        loss: mean over the slot's batch; None in an own loop whose ``step()`` got no closure.
+        loss: mean over the slot's batch, with local steps over all of its batches; None in an own loop whose ``step()``
+            got no closure.
         status: the lead's verdict over the push, see `psgd.core.messages.Status`.
         lag: at the lead.
-        lr: learning rates used, one a parameter group.
+        lr: learning rates of the update, one a parameter group; with local steps the outer optimizer's.
         clip_scale: what the gradient that was applied was multiplied by for its global norm.
         compute_s: forward and backward, with what was injected.
         wait_s: for others, since the slot's previous iteration: for the grant, at the barrier, for the slots that share
@@ -64,6 +65,7 @@ class Iteration:
         transfer_s: all else since then: pull and push on their way and in the shards' queues, and the update.
         bytes: of weights and gradients that the worker received and sent for it; weights that it reads in place, where
             the shard has them, count for nothing.
+        inner_lr: learning rates of its local steps, one a parameter group; empty without such.
     """
 
     time_s: float
@@ -81,6 +83,7 @@ class Iteration:
     clip_scale: float = 1.0
     transfer_s: float = 0.0
     bytes: int = 0
+    inner_lr: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

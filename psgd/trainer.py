@@ -29,6 +29,7 @@ from psgd.config import (
     Training,
 )
 from psgd.core.layout import Role
+from psgd.core.local_steps import LocalSteps, mini_batches
 from psgd.core.modes import Async, Mode, Rules, Sync
 from psgd.data.batches import MapDataset
 from psgd.data.sampler import BatchPlan
@@ -61,6 +62,7 @@ from psgd.training.groups import check_groups
 from psgd.training.losses import resolve_loss
 from psgd.training.metrics import MetricLike, resolve_metrics
 from psgd.training.optimizers import ConfiguredOptimizer
+from psgd.training.outer import update_of
 from psgd.transport.compression import parse_wire
 from psgd.transport.flat import layout_of, tensors_of
 
@@ -76,6 +78,7 @@ BUILT_IN_LOOP_ONLY = (
     "precision",
     "overlap",
     "stragglers",
+    "local_steps",
 )
 
 
@@ -89,22 +92,24 @@ class Trainer:
     Args:
         model: makes the model.
         optimizer: makes the optimizer from parameters, as in ``lambda params: torch.optim.SGD(params, lr=0.1)``; each
-            shard has one over its slices.
+            shard has one over its slices, with ``local_steps`` each slot one over a copy of the parameters.
         train_data: a map-style data set of (input, target) pairs, or a function that makes it.
         val_data: of the same kind, for evaluations; None: no evaluation.
         loss: (output, target) to the mean over the batch; or its name, see `psgd.loss`.
         metrics: what evaluations measure beside the loss: names such as ``accuracy``, ``f1:average=macro``, ``top5``,
             ``auroc``, ``rmse``; or functions that make a ``torchmetrics.Metric``. None: accuracy of classes, rmse and
             r2 of numbers.
-        lr_scheduler: makes the schedule from the optimizer; it ticks once for every ``slots`` batches drawn.
+        lr_scheduler: makes the schedule from the optimizer; it ticks once for every ``slots`` iterations begun.
         clip: what the gradient of an update may be at most; None: anything.
         on_nonfinite: what becomes of a gradient with NaN or Inf, which no shard applies: the run goes on without it
             (``skip``), or fails.
         mode: `Sync` or `Async`.
+        local_steps: `LocalSteps` that a slot makes with ``optimizer`` between a pull and a push, instead of pushing the
+            gradient of one mini-batch; shards have an optimizer of their own then. An iteration has so many batches.
         workers: processes that compute; default 1. Or give Ray Train's ``scaling_config``.
         slots: units of data parallelism; default one a worker. What is computed depends on them, not on workers.
         shards: processes that hold the weights and update them.
-        batch_size: samples a slot draws for one iteration.
+        batch_size: samples a slot draws for one mini-batch.
         epochs: how long to train, in passes over the data; or give ``steps``.
         steps: how long to train, in iterations a slot.
         evaluate_every: steps between evaluations; default once an epoch.
@@ -163,6 +168,7 @@ class Trainer:
     clip: Clip | None = None
     on_nonfinite: OnNonfinite = "skip"
     mode: Mode = field(default_factory=Sync)
+    local_steps: LocalSteps | None = None
     workers: int | None = None
     slots: int | None = None
     shards: int = 1
@@ -208,6 +214,8 @@ class Trainer:
                 raise ConfigurationError(f"{name} must be a whole number, got {value!r}")
         if not isinstance(self.mode, Sync | Async):
             raise ConfigurationError(f"mode must be psgd.Sync(...) or psgd.Async(...), got {self.mode!r}")
+        if self.local_steps is not None and not isinstance(self.local_steps, LocalSteps):
+            raise ConfigurationError(f"local_steps must be psgd.LocalSteps(steps=...), got {self.local_steps!r}")
         if self.clip is not None and not isinstance(self.clip, Clip):
             raise ConfigurationError(f"clip must be psgd.Clip(norm=...) or the like, got {self.clip!r}")
         parse_wire(self.wire)
@@ -259,7 +267,8 @@ class Trainer:
             count_samples("val_data", evaluation_data)
         steps, evaluate_every = self._budget(samples, self.slots or workers)
         model = first_model(self.model, self.seed, self.warm_start)
-        schedule = schedule_of(self.callbacks, self.lr_scheduler, self._steps_per_epoch(samples, self.slots or workers))
+        per_epoch = None if samples is None else self._batches_per_epoch(samples, self.slots or workers)
+        schedule = schedule_of(self.callbacks, self.lr_scheduler, per_epoch, mini_batches(self.local_steps))
         optimizer = check_update(model, self.optimizer)
         policies = policies_of(self.callbacks, max(float(group["lr"]) for group in optimizer.param_groups))
         check_schedule(schedule, optimizer, steps)  # behind it: the learning rates are those of its tick 0
@@ -278,7 +287,7 @@ class Trainer:
             rules=self._rules(workers, steps, evaluate_every),
             workers=workers,
             layout=layout,
-            whole=keeps_whole(self.layout, self.optimizer, layout, self.clip),
+            whole=keeps_whole(self.layout, update_of(self.optimizer, schedule, self.local_steps)[0], layout, self.clip),
             model=self.model,
             optimizer=self.optimizer,
             schedule=schedule,
@@ -367,7 +376,7 @@ class Trainer:
     def _rules(self, workers: int, steps: int | None, evaluate_every: int | None) -> Rules:
         slots = workers if self.slots is None else self.slots
         clip_norm = None if self.clip is None else self.clip.norm
-        return Rules(self.mode, slots, self.shards, steps, evaluate_every, clip_norm)
+        return Rules(self.mode, slots, self.shards, steps, evaluate_every, clip_norm, self.local_steps)
 
     def _training(self, placement: Placement) -> Training:
         return Training(
@@ -378,7 +387,7 @@ class Trainer:
             accumulate=self.accumulate,
             precision=self.precision,
             threads=self.threads,
-            overlap=self.overlap,
+            overlap=self.overlap and self.local_steps is None,  # nothing is final before the last of them
             use_gpu=placement.gpus_per_worker > 0,
             stragglers=tuple(self.stragglers),
         )
@@ -396,11 +405,17 @@ class Trainer:
 
     def _budget(self, samples: int | None, slots: int) -> tuple[int | None, int | None]:
         """Steps of the run, and between evaluations."""
-        per_epoch = self._steps_per_epoch(samples, slots)
-        if per_epoch is None:
+        if samples is None:
             return None, None
-        steps = self.steps if self.epochs is None else self.epochs * per_epoch
-        return steps, None if self.val_data is None else self.evaluate_every or per_epoch
+        per_epoch, each = self._batches_per_epoch(samples, slots), mini_batches(self.local_steps)
+        steps = self.steps if self.epochs is None else self.epochs * per_epoch // each
+        if steps == 0:
+            raise ConfigurationError(
+                f"local steps must be <= the {(self.epochs or 1) * per_epoch} batches that a slot draws in all epochs, "
+                f"got {each}; lower them or batch_size, or train for more epochs"
+            )
+        return steps, None if self.val_data is None else self.evaluate_every or max(per_epoch // each, 1)
 
-    def _steps_per_epoch(self, samples: int | None, slots: int) -> int | None:
-        return None if samples is None else BatchPlan(samples, slots, self.batch_size, self.seed).steps_per_epoch
+    def _batches_per_epoch(self, samples: int, slots: int) -> int:
+        """How many a slot draws in a pass over the data."""
+        return BatchPlan(samples, slots, self.batch_size, self.seed).steps_per_epoch

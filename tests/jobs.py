@@ -12,6 +12,7 @@ from torch.utils.data import Dataset, TensorDataset
 from psgd.config import Clip, Job, ModelFactory, OptimizerFactory, Precision, ScheduleFactory, Straggler, Training
 from psgd.coordinator.coordinator import SaveSnapshot
 from psgd.core.ids import Boundary, Shard, Slot, Step
+from psgd.core.local_steps import LocalSteps
 from psgd.core.membership import Membership
 from psgd.core.messages import Figures, Inspect, Settle
 from psgd.core.modes import Mode, Rules, Sync
@@ -89,13 +90,14 @@ def make_job(
     data: "Callable[[], Dataset[tuple[Tensor, ...]]]" = images,
     evaluation_data: "Callable[[], Dataset[tuple[Tensor, ...]]] | None" = None,
     clip: Clip | None = None,
+    local_steps: LocalSteps | None = None,
+    wire: str = "float32",
 ) -> Job:
     precision: Precision = "bf16" if bf16 else "fp32"
     training = Training(loss, batch_size, SEED, accumulate, precision=precision, use_gpu=use_gpu, stragglers=stragglers)
+    mode, clip_norm = Sync() if mode is None else mode, None if clip is None else clip.norm
     return Job(
-        rules=Rules(
-            Sync() if mode is None else mode, slots, shards, steps, evaluate_every, None if clip is None else clip.norm
-        ),
+        rules=Rules(mode, slots, shards, steps, evaluate_every, clip_norm, local_steps),
         workers=workers,
         layout=layout_of(tensors_of(first_model(model))),
         whole=whole,
@@ -106,6 +108,7 @@ def make_job(
         data=data,
         evaluation_data=evaluation_data,
         clip=clip,
+        wire=wire,
     )
 
 

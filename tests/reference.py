@@ -58,28 +58,28 @@ def train_reference(
             after.append({name: buffer.clone() for name, buffer in buffers.items()})
         if gradients:
             for name, parameter in parameters.items():
-                parameter.grad = _mean_gradient([each[name] for each in gradients])
+                parameter.grad = mean_gradient([each[name] for each in gradients])
             if clip is not None:
                 clip(list(parameters.values()))
             update.step()
         for name, buffer in buffers.items():
             new = [each[name] for each in after] or [before[name]]
-            buffer.copy_(_mean(new) if buffer.is_floating_point() else new[0])
+            buffer.copy_(mean(new) if buffer.is_floating_point() else new[0])
         if ticks is not None:
             ticks.step()
     return _hash(model)
 
 
-def _mean_gradient(gradients: list[Tensor | None]) -> Tensor | None:
+def mean_gradient(gradients: list[Tensor | None]) -> Tensor | None:
     """Skipped if no slot has one; otherwise those who have none count as zero."""
     there = [gradient for gradient in gradients if gradient is not None]
     if not there:
         return None
     zero = torch.zeros_like(there[0])
-    return _mean([zero if gradient is None else gradient for gradient in gradients])
+    return mean([zero if gradient is None else gradient for gradient in gradients])
 
 
-def _mean(values: list[Tensor]) -> Tensor:
+def mean(values: list[Tensor]) -> Tensor:
     """(v₀ + v₁ + …)/n, in that order."""
     total = values[0]
     for value in values[1:]:

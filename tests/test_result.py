@@ -8,6 +8,7 @@ from safetensors.torch import load_file
 from psgd.config import OwnLoop
 from psgd.coordinator.outcome import Outcome
 from psgd.core.ids import Version
+from psgd.core.local_steps import LocalSteps
 from psgd.core.messages import Figures
 from psgd.core.modes import Async, Sync
 from psgd.observers import Recorder
@@ -65,6 +66,12 @@ def test_the_figures_count_what_the_lead_counted() -> None:
         "out": "runs/1",
     }
     assert figures["torch"] == torch.__version__
+
+
+def test_an_iteration_of_local_steps_has_the_samples_of_all_of_them() -> None:
+    figures = compute_figures(make_job(local_steps=LocalSteps(8)), OUTCOME, record(), None)
+    assert (figures["samples"], figures["dropped_samples"]) == (6 * 8 * BATCH, 2 * 8 * BATCH)
+    assert figures["samples_per_s"] == 3.0 * 8 * BATCH
 
 
 def test_figures_are_plain_json() -> None:

@@ -386,6 +386,24 @@ def test_progress_goes_to_stderr(capsys: pytest.CaptureFixture[str]) -> None:
             "overlap must be left out with a train_loop, which does that itself",
         ),
         (
+            {"train_loop": own_loop, "train_data": None, "epochs": None, "local_steps": psgd.LocalSteps(8)},
+            "local_steps must be left out with a train_loop, which does that itself",
+        ),
+        ({"local_steps": 8}, "local_steps must be psgd.LocalSteps(steps=...), got 8"),
+        (
+            {"local_steps": psgd.LocalSteps(9)},
+            "local steps must be <= the 8 batches that a slot draws in all epochs, got 9; lower them or batch_size, "
+            "or train for more epochs",
+        ),
+        (
+            {
+                "local_steps": psgd.LocalSteps(3),
+                "callbacks": [psgd.LearningRateScheduler(lambda epoch, lr: lr / (epoch + 1))],
+            },
+            "callbacks: LearningRateScheduler needs local steps that divide 4, the batches that a slot draws in an "
+            "epoch, got 3; give an lr_scheduler instead",
+        ),
+        (
             {"train_loop": own_loop, "train_data": None, "epochs": None, "slots": 4},
             "an own loop runs one slot a worker: slots must be 2, got 4",
         ),
@@ -589,3 +607,53 @@ def test_metrics_are_measured_by_name() -> None:
     (matrix,) = [arrays["test_confusion_matrix"] for arrays in result.evaluations["arrays"]]
     assert sum(map(sum, matrix)) == 160
     assert result.figures["arrays"]["test_confusion_matrix"] == matrix
+
+
+# ------------------------------------------------------------------ local steps
+
+
+@pytest.mark.parametrize("mode", MODES, ids=str)
+def test_epochs_are_divided_into_iterations_of_local_steps(mode: Any, tmp_path: Path) -> None:
+    local = psgd.LocalSteps(3, lr=0.5, momentum=0.25)
+    result = make(mode=mode, local_steps=local, epochs=5, out=tmp_path).fit()
+    figures = result.figures
+    assert (figures["steps"], figures["pushes"]) == (5 * 4 // 3, 2 * 6)
+    assert (figures["samples"], figures["dropped_samples"]) == (2 * 6 * 3 * 20, 0)
+    assert set(result.history["samples"]) == {3 * 20}
+    assert set(result.history["lr"]) == {(0.5,)}
+    assert set(result.history["inner_lr"]) == {(0.1,)}
+    assert list(result.evaluations["step"]) == [1, 2, 3, 4, 5, 6]  # an iteration is about an epoch
+    header = next(read(tmp_path))
+    assert isinstance(header, Header)
+    assert header.settings["local_steps"] == {"steps": 3, "lr": 0.5, "momentum": 0.25}
+    assert (header.settings["optimizer"], header.settings["optimizer_args"]["lr"]) == ("SGD", 0.1)
+    assert header.settings["overlap"] is False
+
+
+@pytest.mark.parametrize("mode", MODES, ids=str)
+def test_a_plateau_lowers_the_inner_rate_and_leaves_the_outer_one(mode: Any) -> None:
+    plateau = psgd.ReduceLROnPlateau("test_loss", patience=0, factor=0.5, threshold=0.9, min_lr=0.0125)
+    result = make(mode=mode, local_steps=psgd.LocalSteps(2), callbacks=[plateau], epochs=None, steps=8).fit()
+    assert list(result.evaluations["lr_factor"]) == [1.0, 0.5, 0.25, 0.125]  # every two steps are an epoch
+    assert set(result.history["lr"]) == {(0.7,)}
+    expected = {step: (0.1 * 0.5 ** max(0, step // 2 - 2),) for step in range(8)}
+    rates = result.history.set_index("step")["inner_lr"]
+    if isinstance(mode, psgd.Sync):
+        assert all(rate == expected[step] for step, rate in rates.items())
+    else:
+        assert set(rates) == set(expected.values())
+
+
+def test_an_epoch_schedule_ticks_with_iterations() -> None:
+    halved = psgd.LearningRateScheduler(lambda epoch, lr: lr / 2 if epoch else lr)
+    result = make(local_steps=psgd.LocalSteps(2), callbacks=[halved], epochs=3).fit()
+    rates = dict(zip(result.history["step"], result.history["inner_lr"], strict=True))
+    assert [rates[step] for step in range(6)] == [(0.1,)] * 2 + [(0.05,)] * 2 + [(0.025,)] * 2
+
+
+def test_shards_cut_tensors_for_the_outer_optimizer_whatever_the_inner_one_needs() -> None:
+    lamb = psgd.optimizer("lamb", lr=0.01)
+    assert make(optimizer=lamb).plan().job.whole
+    plan = make(optimizer=lamb, local_steps=psgd.LocalSteps(2), layout="sliced").plan()
+    assert not plan.job.whole
+    assert plan.settings["optimizer"] == "LAMB"

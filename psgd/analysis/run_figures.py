@@ -63,7 +63,7 @@ def read_run(folder: Path) -> RunFigures | None:
     if not (records and isinstance(records[0], Header) and isinstance(records[-1], Footer)):
         return None
     header, footer = records[0], records[-1]
-    drawn = header.settings["slots"] * header.settings["batch_size"]  # samples a step
+    drawn = samples_per_step(header.settings)
     evaluations = [record for record in records if isinstance(record, Evaluation)]
     return RunFigures(
         settings=header.settings,
@@ -74,6 +74,19 @@ def read_run(folder: Path) -> RunFigures | None:
         train_loss=_loss_curve([r for r in records if isinstance(r, Iteration)], drawn, header.settings.get("steps")),
         final_train=_read_train_metrics(folder),
     )
+
+
+def samples_per_step(settings: dict[str, Any]) -> int:
+    """How many samples the slots draw for one step, by the log's header: a mini-batch each, or several local steps.
+
+    Example:
+        >>> samples_per_step({"slots": 4, "batch_size": 32, "local_steps": {"steps": 8}})
+        1024
+    """
+    local = settings.get("local_steps")
+    mini_batches: int = 1 if local is None else local["steps"]
+    each: int = settings["slots"] * settings["batch_size"]
+    return mini_batches * each
 
 
 def _test_curves(evaluations: Sequence[Evaluation], drawn: int) -> dict[str, Curve]:

@@ -54,7 +54,9 @@ def _draw(plan: Plan, config: TrainConfig) -> None:
     rates = learning_rates(_stand_ins(plan), job.optimizer, job.schedule, steps)
     warmup = f"{config.warmup_steps} steps of warm-up, then " if config.warmup_steps else ""
     title = f"{config.optimizer}: {warmup}{config.schedule or 'constant'}"
-    per_epoch = None if config.steps is not None else steps // (config.epochs or EPOCHS)
+    # Epochs need not begin with a step where each has several mini-batches.
+    marked = config.steps is None and config.local_steps is None
+    per_epoch = steps // (config.epochs or EPOCHS) if marked else None
     draw_schedule(rates, target, title, per_epoch)
     print(f"psgd: the schedule is drawn in {target}", file=sys.stderr)
 
@@ -82,7 +84,7 @@ def _stand_ins(plan: Plan) -> list[tuple[str, nn.Parameter]]:
 def describe_plan(plan: Plan) -> dict[str, Any]:
     """What a run would be."""
     job, rules, policies = plan.job, plan.job.rules, plan.policies
-    batch = job.training.batch_size * rules.slots
+    batch = job.iteration_samples * rules.slots
     by_evaluations = (policies.stopping, policies.plateau, policies.keeping)
     return {
         "mode": plan.settings["mode"],
@@ -91,6 +93,7 @@ def describe_plan(plan: Plan) -> dict[str, Any]:
         "steps": rules.steps,
         "samples": None if rules.steps is None else rules.steps * batch,
         "evaluate_every": rules.evaluate_every,
+        "local_steps": plan.settings["local_steps"],
         "tensors": len(job.layout.tensors),
         "parameters": sum(spec.elements for spec in job.layout.tensors),
         "optimizer": plan.settings["optimizer"],

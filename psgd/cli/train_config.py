@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from psgd.cli.options import Entries, about, option
+from psgd.core.local_steps import LocalSteps
 from psgd.core.modes import Async, Mode, Sync
 from psgd.errors import ConfigurationError
 
@@ -51,6 +52,17 @@ class TrainConfig:
     staleness: int | None = option(
         None, "Mode", "async: how many iterations a slot may run ahead of the slowest (default: no bound)"
     )
+
+    local_steps: int | None = option(
+        None,
+        "Mode",
+        "mini-batches that a slot trains with by itself, with --optimizer, before it pushes how far it has come "
+        "(default: it pushes the gradient of one)",
+    )
+    outer_lr: float | None = option(
+        None, "Mode", "with --local-steps: learning rate at which shards take that in (default: 0.7)"
+    )
+    outer_momentum: float | None = option(None, "Mode", "with --local-steps: their Nesterov momentum (default: 0.9)")
 
     workers: int = option(2, "Processes", "processes that compute gradients")
     slots: int | None = option(None, "Processes", "units of data parallelism, fixed for a run (default: one a worker)")
@@ -122,7 +134,7 @@ class TrainConfig:
             "K=V,...",
         ),
     )
-    batch_size: int = option(32, "Optimization", "samples that a slot draws for one iteration")
+    batch_size: int = option(32, "Optimization", "samples that a slot draws for one mini-batch")
     accumulate: int = option(1, "Optimization", "micro-batches that a batch is computed in, to save memory")
     precision: Literal["fp32", "bf16"] = option("fp32", "Optimization", "of forward and backward; weights stay float32")
 
@@ -155,6 +167,10 @@ class TrainConfig:
             raise ConfigurationError(f"staleness must be left out with mode sync, got {self.staleness}; try mode async")
         if self.mode == "async" and self.backups is not None:
             raise ConfigurationError(f"backups must be left out with mode async, got {self.backups}; try mode sync")
+        for name in ("outer_lr", "outer_momentum"):
+            if self.local_steps is None and getattr(self, name) is not None:
+                raise ConfigurationError(f"{name} must be left out without local_steps, got {getattr(self, name)}")
+        self.choose_local_steps()
         if self.epochs is not None and self.steps is not None:
             raise ConfigurationError(f"epochs must be left out with steps, got {self.epochs} and {self.steps}")
         if self.monitor is not None and self.patience is None and self.plateau is None and not self.keep_best:
@@ -173,3 +189,14 @@ class TrainConfig:
     def choose_mode(self) -> Mode:
         """The mode with its bound."""
         return Sync(self.backups or 0) if self.mode == "sync" else Async(self.staleness)
+
+    def choose_local_steps(self) -> LocalSteps | None:
+        """What a slot does between a pull and a push; None: it computes one gradient.
+
+        Raises:
+            ConfigurationError: if a number is out of range.
+        """
+        if self.local_steps is None:
+            return None
+        outer = {"lr": self.outer_lr, "momentum": self.outer_momentum}
+        return LocalSteps(self.local_steps, **{name: value for name, value in outer.items() if value is not None})

@@ -114,7 +114,7 @@ class Push:
     Args:
         step: the iteration; (job, slot, step) is the operation's identity.
         tick: from the grant.
-        lr_factor: from the grant; on arrival it counts, in rounds the commit's does.
+        lr_factor: what the grant's comes to for the update; on arrival it counts, in rounds the commit's does.
         pulled: the version of this shard's weights that the gradient was computed from.
         finite: whether the *whole* gradient is finite, on all shards.
         absent: indices, in the layout, of the parameters that have no gradient.
@@ -339,7 +339,7 @@ class Commit:
         accepted: slots, ascending.
         update: False closes the step without an update (a gradient was not finite).
         clip_scale: what the mean is multiplied by for its global norm.
-        lr_factor: what evaluations so far have made of the schedule's learning rate.
+        lr_factor: what evaluations so far have made of the learning rate of the update.
     """
 
     step: Step

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from math import isfinite
 from typing import ClassVar
 
+from psgd.core.local_steps import LocalSteps, mini_batches
 from psgd.errors import ConfigurationError
 
 
@@ -91,6 +92,7 @@ class Rules:
         steps: the budget, ``steps × slots`` iterations in all; None means that the slots end by themselves.
         evaluate_every: steps between two evaluation boundaries; None means one, at the end.
         clip_norm: what the norm of the gradient that is applied may be at most, over all shards; None: anything.
+        local_steps: what slots do between a pull and a push; None: they compute the gradient of one mini-batch.
 
     Raises:
         ConfigurationError: if a number is out of range.
@@ -102,6 +104,19 @@ class Rules:
     steps: int | None
     evaluate_every: int | None = None
     clip_norm: float | None = None
+    local_steps: LocalSteps | None = None
+
+    @property
+    def mini_batches(self) -> int:
+        """How many a slot draws for one iteration."""
+        return mini_batches(self.local_steps)
+
+    def update_factor(self, lr_factor: float) -> float:
+        """What shards multiply their learning rate with, where evaluations have made ``lr_factor`` of the job's.
+
+        With local steps that is the inner one, and the outer one stays.
+        """
+        return lr_factor if self.local_steps is None else 1.0
 
     @property
     def push_names_norm(self) -> bool:

@@ -71,7 +71,7 @@ class RoundLead:
         return self._close(step, accepted, update=True, scale=clip_scale(norm, self.rules.clip_norm))
 
     def _close(self, step: Step, accepted: tuple[Slot, ...], update: bool, scale: float = 1.0) -> Commit:
-        return Commit(step, accepted, update, scale, self.gate.lr_factor)
+        return Commit(step, accepted, update, scale, self.rules.update_factor(self.gate.lr_factor))
 
     def measuring(self, measure: Measure, now: float) -> list[Effect]:
         """Keep the question and put it to every other shard."""

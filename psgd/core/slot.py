@@ -106,10 +106,16 @@ class Send:
 
 @dataclass(frozen=True, slots=True)
 class Compute:
-    """Compute the gradient of (step, slot) at the weights that were pulled; report `Computed`."""
+    """Compute the gradient of (step, slot) at the weights that were pulled; report `Computed`.
+
+    Args:
+        tick: from the grant, for slots that take local steps.
+        lr_factor: from the grant, for the same.
+    """
 
     step: Step
     tick: int
+    lr_factor: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,6 +156,7 @@ class SlotMachine:
         """The iteration that comes next, or is under way."""
         self._shards = tuple(Shard(k) for k in range(rules.shards))
         self._receipt_renews = rules.mode.receipt_renews
+        self._update_factor = rules.update_factor
         self._left_at: tuple[Version, ...] | None = None
         self._granted = Granted(Step(0), 0)
         self._versions: dict[Shard, Version] = {}
@@ -245,7 +252,7 @@ class SlotMachine:
 
     def _compute(self, versions: dict[Shard, Version]) -> list[SlotEffect]:
         self.phase, self._versions = Phase.COMPUTING, versions
-        return [Compute(self.clock, self._granted.tick)]
+        return [Compute(self.clock, self._granted.tick, self._granted.lr_factor)]
 
     def _push(self, computed: Computed) -> list[SlotEffect]:
         return self._send(
@@ -261,7 +268,7 @@ class SlotMachine:
                     computed.absent,
                     computed.renew,
                     computed.norm,
-                    self._granted.lr_factor,
+                    self._update_factor(self._granted.lr_factor),
                 )
                 for shard in self._shards
             },

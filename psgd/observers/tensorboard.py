@@ -66,6 +66,8 @@ class TensorBoardWriter:
         self._add("train/clip_scale", self._step[-1].clip_scale, step)
         for group, lr in enumerate(self._step[-1].lr):
             self._add(f"train/lr/{group}", lr, step)
+        for group, lr in enumerate(self._step[-1].inner_lr):
+            self._add(f"train/inner_lr/{group}", lr, step)
         self._step.clear()
 
     @property

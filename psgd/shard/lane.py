@@ -1,10 +1,7 @@
 """A lane: a share of a shard's slices with an optimizer of its own, updated by one thread."""
 
-import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 
@@ -15,7 +12,7 @@ from psgd.core.layout import Layout, Part, Role, Slice, Span
 from psgd.core.spans import without
 from psgd.shard.mean import Average
 from psgd.training.clipping import SquareSums, norm
-from psgd.training.forms import use_fused
+from psgd.training.ticking import TickingOptimizer
 from psgd.transport.flat import view
 
 
@@ -72,9 +69,7 @@ class Lane:
         self._clip_tensor_norm = None if clip is None else clip.tensor_norm
         self._make_optimizer = optimizer
         self._make_schedule = schedule
-        self._optimizer: torch.optim.Optimizer | None = None
-        self._schedule: torch.optim.lr_scheduler.LRScheduler | None = None
-        self._ticks = 0
+        self._optimizer: TickingOptimizer | None = None
 
     def _place(self, layout: Layout, part: Part, whole: bool) -> None:
         for piece in part.slices:
@@ -102,9 +97,7 @@ class Lane:
     def begin(self) -> None:
         """The first weights are there: make the optimizer, which may keep a copy of what it is to train."""
         if self._named:
-            self._optimizer = self._make_optimizer(self._named)
-            use_fused(self._optimizer)
-            self._schedule = None if self._make_schedule is None else self._make_schedule(self._optimizer)
+            self._optimizer = TickingOptimizer(self._make_optimizer(self._named), self._make_schedule)
 
     def square_sums(self, gradients: Sequence[torch.Tensor]) -> list[float]:
         """Take the mean of the gradients, which an update with the same ones will use.
@@ -132,7 +125,7 @@ class Lane:
         skipped = frozenset.intersection(*(gradient.absent for gradient in gradients))
         for grad, (piece, parameter) in zip(self._grads(mean), self._parameters, strict=True):
             parameter.grad = None if piece.tensor in skipped else grad
-        lr = self._step(how)
+        lr = () if self._optimizer is None else self._optimizer.step(how.tick, how.lr_factor)
         for piece, buffer in self._buffers:
             buffer.copy_(_piece(mean, piece))
         for piece, counter in self._counters:
@@ -199,38 +192,6 @@ class Lane:
         """Average some elements."""
         cut = slice(span.start, span.stop)
         self._take_mean([gradient[cut] for gradient in gradients], self._mean[cut])
-
-    def _step(self, how: How) -> tuple[float, ...]:
-        if self._optimizer is None:
-            return ()
-        self._tick(how.tick)
-        with _scaled(self._optimizer.param_groups, how.lr_factor):
-            lr = tuple(float(group["lr"]) for group in self._optimizer.param_groups)
-            self._optimizer.step()
-        return lr
-
-    def _tick(self, tick: int) -> None:
-        """Bring the schedule to so many ticks."""
-        if self._schedule is not None:
-            with warnings.catch_warnings():
-                # A step that closes without an update ticks before the optimizer's first step: torch warns of that.
-                warnings.filterwarnings("ignore", message="Detected call of `lr_scheduler.step", category=UserWarning)
-                for _ in range(tick - self._ticks):
-                    self._schedule.step()
-            self._ticks = max(self._ticks, tick)
-
-
-@contextmanager
-def _scaled(groups: Sequence[dict[str, Any]], factor: float) -> Iterator[None]:
-    """Other learning rates for one step: schedules may go on from the rates that they find."""
-    scheduled = [group["lr"] for group in groups]
-    if factor != 1.0:
-        for group in groups:
-            group["lr"] = group["lr"] * factor
-    yield
-    if factor != 1.0:
-        for group, lr in zip(groups, scheduled, strict=True):
-            group["lr"] = lr
 
 
 def _places(gradients: Sequence[torch.Tensor]) -> tuple[int, ...]:

@@ -15,6 +15,7 @@ from psgd.core.layout import Layout, Part, Span
 from psgd.core.modes import Sync
 from psgd.shard.lane import Gradient, Lane
 from psgd.shard.workplace import InPlace, MakeWorkplace, workplace_on
+from psgd.training.outer import update_of
 
 Share = TypeVar("Share")
 Done = TypeVar("Done")
@@ -75,10 +76,11 @@ class ShardState:
         Raises:
             ResourceError: if the job wants a device for it that this process has not.
         """
+        optimizer, schedule = update_of(job.optimizer, job.schedule, job.rules.local_steps)
 
         def in_lanes(count: int) -> "ShardState":
             lanes, place = job.lanes(shard, count), workplace_on(job.shard_device)
-            return cls(job.layout, lanes, job.optimizer, job.schedule, job.whole, memory, place, job.clip)
+            return cls(job.layout, lanes, optimizer, schedule, job.whole, memory, place, job.clip)
 
         alone, lanes = in_lanes(1), lanes_for(job, shard, cores)
         if lanes == 1:

@@ -80,7 +80,7 @@ class _Training:
             job.rules, job.workers, job.evaluation_data is not None, policies, SURVIVES_ALL, lease_s=float("inf")
         )
         seed = job.training.seed
-        compute_times = ComputeTimes(world, job.training.stragglers, seed)
+        compute_times = ComputeTimes(world, job.training.stragglers, seed, job.rules.mini_batches)
         self._cluster = VirtualCluster(
             job.rules,
             world,

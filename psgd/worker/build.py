@@ -15,8 +15,9 @@ from psgd.runlog import Iteration
 from psgd.transport.attachment import Attachment
 from psgd.transport.flat import tensors_of
 from psgd.worker.compute import Supervised
+from psgd.worker.local_steps import LocalTraining, held_apart
 from psgd.worker.loop import Pace, Worker, at_once
-from psgd.worker.making import GradientMaker
+from psgd.worker.making import ComputeGradient, GradientMaker
 from psgd.worker.record import Chronicle
 from psgd.worker.replica import Replica
 from psgd.worker.runner import Inbox, SlotRunner, Weights
@@ -65,7 +66,9 @@ def build_worker(
         raise InternalError("a job without data has an own loop")
     device = device_for(job.training.use_gpu)
     model = build_model(job, device).train()
-    replica = Replica(tensors_of(model), job.layout, device, attachment.weights, attachment.find_written)
+    tensors = tensors_of(model)
+    pulled = tensors if job.rules.local_steps is None else held_apart(tensors)
+    replica = Replica(pulled, job.layout, device, attachment.weights, attachment.find_written)
     weights = Weights(attachment, job.parts())
     inbox: Inbox = queue.SimpleQueue()
     runners = [
@@ -75,6 +78,12 @@ def build_worker(
         for slot in membership.slots_of(number)
     ]
     dataset = cast(MapDataset, job.data())
-    compute = Supervised(model, job.training, dataset, job.rules.slots, device)
+    supervised = Supervised(model, job.training, dataset, job.rules.slots, device)
+    compute = in_one_step(supervised) if pulled is tensors else LocalTraining(job, tensors, pulled, supervised)
     make = GradientMaker(replica, compute, job.training.overlap)
     return Worker(number, job.rules.mode, runners, make, inbox, observe, pace)
+
+
+def in_one_step(supervised: Supervised) -> ComputeGradient:
+    """One mini-batch an iteration; its gradient is the same at any learning rate."""
+    return lambda order, slot, before_last: supervised(order.step, slot, before_last)

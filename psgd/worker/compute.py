@@ -14,17 +14,19 @@ from psgd.data.sampler import BatchPlan, seed_everything
 
 @dataclass(frozen=True, slots=True)
 class Computation:
-    """The figures of one gradient, which lies in the model's ``.grad``.
+    """The figures of one iteration, whose gradient lies in ``.grad``.
 
     Args:
         loss: mean over the batch; None where nothing was computed.
         samples: how many the batch had.
         seconds: forward and backward, injected delay included.
+        inner_lr: of local steps, one a parameter group.
     """
 
     loss: float | None
     samples: int
     seconds: float
+    inner_lr: tuple[float, ...] = ()
 
 
 class Supervised:
@@ -49,13 +51,28 @@ class Supervised:
     def __call__(self, step: int, slot: int, before_last: Callable[[], None]) -> Computation:
         """Leave the mean gradient of the slot's batch in ``.grad``.
 
-        The batch is drawn whole, then computed in ``accumulate`` micro-batches, whose mean losses are weighted by
-        their sizes.
-
         Args:
             before_last: called before the last backward pass.
         """
         began = time.perf_counter()
+        losses = self.backward(step, slot, before_last)
+        loss = sum(share.item() for share in losses)  # on a GPU that waits, so it comes last
+        self.linger(slot, began)
+        return Computation(loss, self._plan.batch_size, time.perf_counter() - began)
+
+    def backward(self, step: int, slot: int, before_last: Callable[[], None]) -> list[torch.Tensor]:
+        """Add the mean gradient of the slot's batch to ``.grad``.
+
+        The batch is drawn whole, then computed in ``accumulate`` micro-batches, whose mean losses are weighted by
+        their sizes.
+
+        Args:
+            step: with local steps, that of the mini-batch.
+            before_last: called before the last backward pass.
+
+        Returns:
+            The micro-batches' shares in the mean loss, () each.
+        """
         seed_everything(self._plan.seed, step, slot)
         batch = to_device(collate(self._dataset, self._plan.indices(step, slot)), self._device)
         size, losses = self._plan.batch_size, []
@@ -65,12 +82,10 @@ class Supervised:
             share = min(chunk, size - start) / size
             if start + chunk >= size:
                 before_last()
-            losses.append(self._backward(inputs, targets, share))
-        loss = sum(share.item() for share in losses)  # on a GPU that waits, so it comes last
-        self._linger(slot, began)
-        return Computation(loss, size, time.perf_counter() - began)
+            losses.append(self._share(inputs, targets, share))
+        return losses
 
-    def _backward(self, inputs: Any, targets: Any, share: float) -> torch.Tensor:
+    def _share(self, inputs: Any, targets: Any, share: float) -> torch.Tensor:
         """The share that a micro-batch has in the loss: ()."""
         mixed = self._training.precision == "bf16"
         with torch.autocast(self._device.type, dtype=torch.bfloat16, enabled=mixed):
@@ -80,8 +95,12 @@ class Supervised:
         torch.autograd.backward(loss)
         return loss.detach()
 
-    def _linger(self, slot: int, began: float) -> None:
-        """Make a straggler of the slot, if it is to be one."""
+    def linger(self, slot: int, began: float) -> None:
+        """Make a straggler of the slot, if it is to be one.
+
+        Args:
+            began: when its iteration did, on ``time.perf_counter``.
+        """
         straggler = self._delays.get(slot)
         if straggler is not None:
             computed = time.perf_counter() - began

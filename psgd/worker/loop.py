@@ -145,8 +145,8 @@ class Worker(Generic[AnySlot]):
                 computation, computed = self._make(runner, effect)
                 self._pace(step, slot, computation.seconds, partial(self._push, runner, computation, computed))
             case Finish():
-                done = self._computed.pop(slot)
-                self._observe(runner.chronicle.iteration(effect, done.loss, done.samples, done.seconds))
+                done, chronicle = self._computed.pop(slot), runner.chronicle
+                self._observe(chronicle.iteration(effect, done.loss, done.samples, done.seconds, done.inner_lr))
             case Halt(reason):
                 raise LostError(f"slot {slot} on worker {self._number} was refused: {reason}")
 

@@ -3,20 +3,24 @@
 from collections.abc import Callable
 from functools import partial
 
+from psgd.core.ids import Slot
 from psgd.core.slot import Compute, Computed
 from psgd.worker.compute import Computation
 from psgd.worker.replica import Replica
 from psgd.worker.runner import SlotRunner
 
-ComputeGradient = Callable[[int, int, Callable[[], None]], Computation]
-"""(step, slot, before the last backward pass): leaves the gradient in the model."""
+ComputeGradient = Callable[[Compute, Slot, Callable[[], None]], Computation]
+"""(what the slot machine wants, slot, before the last backward pass): leaves the gradient in the replica.
+
+Where nothing is final before the end, the last is not called.
+"""
 
 
 class GradientMaker:
     """Makes gradients on a replica, for one slot at a time.
 
     Args:
-        compute: leaves the gradient of (step, slot) in the replica's model.
+        compute: leaves the gradient of (step, slot) in the replica's tensors.
         overlap: gradients leave while backward computes the rest of them.
     """
 
@@ -31,7 +35,7 @@ class GradientMaker:
         self._replica.renew()
         self._replica.aim(gradient)
         self._replica.clear_gradients()
-        computation = self._compute(wanted.step, runner.machine.slot, partial(self._let_leave, runner))
+        computation = self._compute(wanted, runner.machine.slot, partial(self._let_leave, runner))
         return computation, self._replica.gather(gradient)
 
     def _let_leave(self, runner: SlotRunner) -> None:

@@ -69,13 +69,21 @@ class Chronicle:
 
     # ------------------------------------------------------------------ the record
 
-    def iteration(self, finish: Finish, loss: float | None, samples: int, compute_s: float) -> Iteration:
+    def iteration(
+        self,
+        finish: Finish,
+        loss: float | None,
+        samples: int,
+        compute_s: float,
+        inner_lr: tuple[float, ...] = (),
+    ) -> Iteration:
         """The record of the iteration that has ended with the phase before this one.
 
         Args:
             loss: mean over the batch, if anybody knows it.
             samples: how many the batch had.
             compute_s: seconds of forward and backward.
+            inner_lr: of local steps.
         """
         receipt = finish.receipts[LEAD]
         elapsed = self._ended - self._began
@@ -96,6 +104,7 @@ class Chronicle:
             clip_scale=receipt.clip_scale,
             transfer_s=max(elapsed - compute_s - wait_s, 0.0),
             bytes=self._moved_bytes,
+            inner_lr=inner_lr,
         )
         self._began, self._wait_s, self._moved_bytes = self._ended, 0.0, 0
         return record

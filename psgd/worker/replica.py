@@ -99,7 +99,7 @@ class Replica:
                     gradient.zero(spec.name)
                     absent.append(index)
                 else:
-                    gradient.keep(spec.name, _dense(spec.name, grad))
+                    gradient.keep(spec.name, dense(spec.name, grad))
         finite = gradient.is_finite(self._pulled)
         self._weights.settle()  # the push's answer may bring the next ones
         return Computed(finite, tuple(absent))
@@ -111,7 +111,7 @@ class Replica:
             if self._aim is None or parameter.grad is None:
                 return
             if self._leave is not None or self._aim.gathers:
-                parameter.grad = self._aim.keep(name, _dense(name, parameter.grad))
+                parameter.grad = self._aim.keep(name, dense(name, parameter.grad))
                 if self._leave is not None:
                     for arrived in self._aim.arrived(name):
                         self._leave(arrived)
@@ -154,8 +154,12 @@ class Replica:
             )
 
 
-def _dense(name: str, grad: torch.Tensor) -> torch.Tensor:
-    """The gradient, if it is one that flat memory can hold."""
+def dense(name: str, grad: torch.Tensor) -> torch.Tensor:
+    """The gradient, if it is one that flat memory can hold.
+
+    Raises:
+        ConfigurationError: if it is sparse.
+    """
     if grad.layout is not torch.strided:
         raise ConfigurationError(
             f"parameter {name!r} has a sparse gradient, but shards hold dense ones: make its layer with sparse=False"

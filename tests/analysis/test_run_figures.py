@@ -19,6 +19,14 @@ def test_curves_are_against_the_samples_that_all_slots_have_drawn(tmp_path: Path
     assert not run.diverged
 
 
+def test_local_steps_draw_several_batches_a_step(tmp_path: Path) -> None:
+    local = {"local_steps": {"steps": 8, "lr": 0.7, "momentum": 0.9}}
+    run = read_run(write_run(tmp_path / "run", [*losses(1.0, 0.5), evaluation(2)], settings={"steps": 2} | local))
+    assert run is not None
+    assert run.test["loss"] == ((2 * 8 * 8, 0.25),)
+    assert run.train_loss == ((8 * 8, 1.0), (2 * 8 * 8, 0.5))
+
+
 def test_a_long_curve_of_the_loss_is_made_of_means(tmp_path: Path) -> None:
     records = losses(*[float(step) for step in range(3 * POINTS)])
     run = read_run(write_run(tmp_path / "run", records, settings={"steps": 3 * POINTS}))

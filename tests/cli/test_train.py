@@ -14,6 +14,7 @@ from psgd.cli.building import build_trainer, load_train, parse_straggler
 from psgd.cli.options import parse
 from psgd.cli.train_config import TrainConfig
 from psgd.config import Clip, Placement, Straggler
+from psgd.core.local_steps import LocalSteps
 from psgd.core.modes import Async, Sync
 from psgd.data.batches import MapDataset
 from psgd.errors import ConfigurationError, ResourceError
@@ -162,6 +163,7 @@ def test_a_dry_run_tells_the_plan_and_writes_nothing(capsys: pytest.CaptureFixtu
         "steps": 220,
         "samples": 220 * 64,
         "evaluate_every": 22,
+        "local_steps": None,
         "tensors": 4,
         "parameters": 64 * 128 + 128 + 128 * 10 + 10,
         "optimizer": "Adam",
@@ -228,12 +230,16 @@ def test_every_option_reaches_the_trainer() -> None:
             patience=4,
             seed=9,
             straggler=("0:3x", "5:50ms"),
+            local_steps=4,
+            outer_lr=0.5,
+            outer_momentum=0.25,
             out="run",
         )
     )
     plan = trainer.plan()
     job, training = plan.job, plan.job.training
     assert job.rules.mode == Async(3)
+    assert job.rules.local_steps == LocalSteps(4, 0.5, 0.25)
     assert (job.workers, job.rules.slots, job.rules.shards) == (3, 6, 4)
     assert (job.rules.steps, job.rules.evaluate_every) == (7, 3)
     assert (training.batch_size, training.accumulate, training.precision, training.threads) == (8, 2, "bf16", 2)
@@ -254,6 +260,24 @@ def test_the_mode_has_its_bound() -> None:
     assert TrainConfig(backups=1).choose_mode() == Sync(1)
     assert TrainConfig(mode="async").choose_mode() == Async(None)
     assert TrainConfig(mode="async", staleness=0).choose_mode() == Async(0)
+
+
+def test_what_is_not_said_of_local_steps_is_as_in_the_paper() -> None:
+    assert TrainConfig().choose_local_steps() is None
+    assert TrainConfig(local_steps=8).choose_local_steps() == LocalSteps(8, 0.7, 0.9)
+    assert TrainConfig(local_steps=8, outer_momentum=0.0).choose_local_steps() == LocalSteps(8, 0.7, 0.0)
+
+
+def test_a_run_with_local_steps_learns_the_digits(capsys: pytest.CaptureFixture[str]) -> None:
+    options = ("--local-steps", "4", "--epochs", "20", "--json")
+    assert train(*options, "--dry-run") == 0
+    plan = json.loads(capsys.readouterr().out)
+    assert plan["local_steps"] == {"steps": 4, "lr": 0.7, "momentum": 0.9}
+    assert (plan["steps"], plan["samples"]) == (110, 110 * 4 * 64)
+    assert train(*options, "--out", "run") == 0
+    figures = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert (figures["steps"], figures["pushes"], figures["samples"]) == (110, 220, 220 * 4 * 32)
+    assert figures["test_accuracy"] >= 0.96
 
 
 @pytest.mark.parametrize(
@@ -337,6 +361,12 @@ def test_a_malformed_straggler_is_refused(text: str) -> None:
         ("--mode bsp", ["--mode must be sync or async, got 'bsp'"]),
         ("--backups 2", ["backups must be < slots, got 2 of 2 slots"]),
         ("--backups -1", ["backups must be >= 0, got -1"]),
+        ("--local-steps 0", ["local steps must be a whole number >= 1, got 0"]),
+        ("--local-steps 8 --outer-lr 0", ["the outer lr of local steps must be a finite number > 0, got 0.0"]),
+        ("--local-steps 8 --outer-momentum 1", ["the outer momentum of local steps must be >= 0 and < 1, got 1.0"]),
+        ("--local-steps 500 --epochs 1", ["local steps must be <= the 22 batches that a slot draws", "got 500"]),
+        ("--outer-lr 0.5", ["outer_lr must be left out without local_steps, got 0.5"]),
+        ("--outer-momentum 0.5", ["outer_momentum must be left out without local_steps, got 0.5"]),
         ("--staleness 2", ["staleness must be left out with mode sync, got 2"]),
         ("--mode async --backups 1", ["backups must be left out with mode async, got 1"]),
         ("--mode async --staleness -1", ["staleness must be >= 0 or None, got -1"]),

@@ -25,7 +25,7 @@ def test_a_negative_staleness_is_refused() -> None:
 def test_a_number_below_one_is_refused(field: str) -> None:
     numbers = {"slots": 1, "shards": 1, "steps": 1, "evaluate_every": 1} | {field: 0}
     with pytest.raises(ConfigurationError, match=rf"^{field} must be >= 1, got 0$"):
-        Rules(Sync(), **numbers)
+        Rules(Sync(), numbers["slots"], numbers["shards"], numbers["steps"], numbers["evaluate_every"])
 
 
 def test_backups_leave_one_slot_to_wait_for() -> None:

@@ -6,6 +6,7 @@ from psgd.core.effects import Answer, ApplyMean, Discard, Effect, How, KeepSnaps
 from psgd.core.gate import RoundGate
 from psgd.core.ids import LEAD, Boundary, Incarnation, Shard, Slot, Step, Version
 from psgd.core.ledger import Ledger
+from psgd.core.local_steps import LocalSteps
 from psgd.core.messages import (
     Commit,
     Confirm,
@@ -31,10 +32,15 @@ LR = (0.1,)
 
 
 def lead_of(
-    slots: int = 2, shards: int = 2, backups: int = 0, every: int | None = None, clip_norm: float | None = None
+    slots: int = 2,
+    shards: int = 2,
+    backups: int = 0,
+    every: int | None = None,
+    clip_norm: float | None = None,
+    local_steps: LocalSteps | None = None,
 ) -> tuple[Rounds, RoundLead]:
     mode = Sync(backups)
-    rules = Rules(mode, slots, shards, steps=10, evaluate_every=every, clip_norm=clip_norm)
+    rules = Rules(mode, slots, shards, 10, every, clip_norm, local_steps)
     lead = RoundLead(rules, mode, RoundGate(rules))
     return Rounds(rules, LEAD, Ledger(), lead), lead
 
@@ -459,8 +465,13 @@ def test_a_mean_that_nobody_asked_for_is_our_bug() -> None:
         follower().measured((1.0,), now=0.0)
 
 
-def test_a_commit_brings_the_learning_rate_that_evaluations_have_made() -> None:
-    rounds, lead = lead_of(slots=1, shards=1, every=1)
+@pytest.mark.parametrize(
+    ("local_steps", "expected"), [(None, [1.0, 1.0, 0.5, 0.25]), (LocalSteps(8), [1.0, 1.0, 1.0, 1.0])]
+)
+def test_a_commit_brings_the_learning_rate_that_evaluations_have_made(
+    local_steps: LocalSteps | None, expected: list[float]
+) -> None:
+    rounds, lead = lead_of(slots=1, shards=1, every=1, local_steps=local_steps)
     factors = []
     for step in range(4):
         (effect,) = rounds.push(push(A, step), now=0.0)[1:]
@@ -468,4 +479,4 @@ def test_a_commit_brings_the_learning_rate_that_evaluations_have_made() -> None:
         factors.append(effect.how.lr_factor)
         rounds.applied(LR)
         lead.gate.settle(Settle(Boundary(step + 1), stop=False, lr_factor=0.5 if step < 1 else 0.25))
-    assert factors == [1.0, 1.0, 0.5, 0.25]
+    assert factors == expected

@@ -6,6 +6,7 @@ from dataclasses import replace
 import pytest
 
 from psgd.core.ids import Incarnation, Shard, Slot, Step, Version
+from psgd.core.local_steps import LocalSteps
 from psgd.core.messages import (
     Advance,
     Ask,
@@ -171,6 +172,20 @@ def test_with_all_weights_there_the_slot_computes() -> None:
     assert reply(machine, FIRST, pull(0), pulled(0, 10)) == []
     assert reply(machine, SECOND, pull(0), pulled(0, 20)) == [Compute(Step(0), tick=9)]
     assert machine.phase is Phase.COMPUTING
+
+
+@pytest.mark.parametrize(("local_steps", "pushed"), [(None, 0.25), (LocalSteps(8), 1.0)])
+def test_what_evaluations_make_of_the_learning_rate_is_computed_with_and_pushed(
+    local_steps: LocalSteps | None, pushed: float
+) -> None:
+    machine = SlotMachine(SLOT, INCARNATION, replace(RULES, shards=1, local_steps=local_steps))
+    machine.handle(Started())
+    reply(machine, FIRST, join(), Joined(0))
+    reply(machine, FIRST, ask(0), Granted(Step(0), 9, 0.25))
+    machine.handle(Chosen((Version(10),)))
+    assert reply(machine, FIRST, pull(0, have=10), pulled(0, 10)) == [Compute(Step(0), 9, 0.25)]
+    [send] = machine.handle(Computed(True, (4,)))
+    assert send == Send(FIRST, replace(push(0, 10), lr_factor=pushed))
 
 
 def test_a_step_that_closed_on_one_shard_while_pulling_is_not_computed() -> None:

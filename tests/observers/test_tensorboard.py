@@ -35,6 +35,14 @@ def test_a_step_of_all_slots_is_one_point(tmp_path: Path) -> None:
     assert [tag for tag, step, _ in points if step == 1 and tag.startswith("train/lr")] == ["train/lr/0"]
 
 
+def test_local_steps_have_curves_of_both_learning_rates(tmp_path: Path) -> None:
+    writer = TensorBoardWriter(tmp_path, slots=1)
+    writer(iteration(lr=(0.75,), inner_lr=(0.5, 0.25)))
+    writer.close()
+    rates = {tag: value for tag, _, value in read_points(tmp_path) if "lr" in tag}
+    assert rates == {"train/lr/0": 0.75, "train/inner_lr/0": 0.5, "train/inner_lr/1": 0.25}
+
+
 def test_loops_that_tell_no_loss_have_no_curve_of_it(tmp_path: Path) -> None:
     writer = TensorBoardWriter(tmp_path, slots=1)
     writer(iteration(loss=None))

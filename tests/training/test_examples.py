@@ -13,6 +13,7 @@ import torch
         "imports",
         "names",
         "optimizers",
+        "outer",
         "regularization",
         "rules.ema_momentum",
         "rules.from_function",

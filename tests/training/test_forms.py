@@ -73,6 +73,24 @@ def test_the_slowest_form_of_several_groups_is_named() -> None:
     assert [group["fused"] for group in optimizer.param_groups] == [True, None]
 
 
+@pytest.mark.parametrize(
+    ("args", "form"), [({"nesterov": True}, "fused"), ({}, "fused"), ({"dampening": 0.5}, "foreach")]
+)
+def test_momentum_of_a_parameter_may_begin_later_than_that_of_others(args: dict[str, Any], form: Form) -> None:
+    """Torch's fused SGD alone fails of that."""
+    ours, theirs = make_parameters(), make_parameters()
+    optimizer = torch.optim.SGD(ours, lr=0.5, momentum=0.5, **args)
+    plain = torch.optim.SGD(theirs, lr=0.5, momentum=0.5, foreach=False, **args)
+    assert use_fused(optimizer) == form
+    for step in range(4):
+        for parameters in (ours, theirs):
+            parameters[0].grad = torch.ones(5, 77)
+            parameters[1].grad = None if step < 2 else torch.ones(130)
+        optimizer.step()
+        plain.step()
+    torch.testing.assert_close(ours, theirs)
+
+
 def test_a_tensor_as_learning_rate_keeps_the_plain_form() -> None:
     parameters = make_parameters()
     optimizer = torch.optim.NAdam(parameters, lr=torch.tensor(0.1))

@@ -22,6 +22,7 @@ from psgd.shard.queue import ThreadedQueue
 from psgd.shard.shard import ParameterShard
 from psgd.shard.state import ShardState
 from psgd.shard.workplace import workplace_on
+from psgd.training.outer import update_of
 from psgd.transport.attachment import Attachment, attach
 from psgd.transport.base import Endpoint
 from psgd.transport.flat import allocate, layout_of, pack, tensors_of, views
@@ -116,7 +117,8 @@ class Run:
         job, part = self._job, self._job.parts()[shard]
         lanes = job.lanes(shard, self._lanes)
         place = workplace_on(job.shard_device)
-        state = ShardState(job.layout, lanes, job.optimizer, job.schedule, job.whole, self._memory(part), place)
+        optimizer, schedule = update_of(job.optimizer, job.schedule, job.rules.local_steps)
+        state = ShardState(job.layout, lanes, optimizer, schedule, job.whole, self._memory(part), place)
         wire = WireFormat(job.layout, part, job.wire)
         return ParameterShard(job.rules, shard, state, wire, peers, lambda boundary, step: None, time.monotonic)
 

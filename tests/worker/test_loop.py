@@ -10,6 +10,7 @@ from psgd.core.ids import Incarnation, Slot, Step, Version
 from psgd.core.layout import Span
 from psgd.core.messages import Ask, Ended, Granted, Join, Joined, Pull, Pulled, Push, Receipt, Refused, Status
 from psgd.core.modes import Async, Mode, Sync
+from psgd.core.slot import Compute
 from psgd.data.sampler import draw_seed, seed_everything
 from psgd.errors import LostError
 from psgd.runlog import Iteration
@@ -58,8 +59,8 @@ class Scripted:
         make = GradientMaker(replica, self.compute, overlap)
         self.worker = Worker(7, mode, runners, make, inbox, self.records.append)
 
-    def compute(self, step: int, slot: int, before_last: Callable[[], None]) -> Computation:
-        self.computed.append((step, slot))
+    def compute(self, order: Compute, slot: Slot, before_last: Callable[[], None]) -> Computation:
+        self.computed.append((order.step, slot))
         self.now += self.compute_s
         return Computation(loss=0.25, samples=6, seconds=self.compute_s)
 
@@ -324,12 +325,12 @@ class Overlapping(Scripted):
         super().__init__(Sync(), slots=2, overlap=overlap)
         self.begun: list[int] = []
 
-    def compute(self, step: int, slot: int, before_last: Callable[[], None]) -> Computation:
+    def compute(self, order: Compute, slot: Slot, before_last: Callable[[], None]) -> Computation:
         self.model(torch.ones(1, 2)).sum().backward()
         self.begun.append(len(self.shard.begun))
         before_last()
         self.model(torch.ones(1, 2)).sum().backward()
-        return super().compute(step, slot, before_last)
+        return super().compute(order, slot, before_last)
 
 
 def test_gradients_leave_from_the_last_backward_pass_on(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -48,8 +48,22 @@ def test_a_record_has_the_leads_answer() -> None:
     told.chronicle.moved(30)
     told.chronicle.moved(12)
     finish = Finish(Step(4), (receipt(version=9, lag=1), receipt(version=7, lag=0)))
-    assert told.chronicle.iteration(finish, loss=1.5, samples=8, compute_s=4.0) == Iteration(
-        125.75, 2, 5, 4, 1.5, 8, "accepted", 1, 9, (0.5, 0.25), compute_s=4.0, wait_s=1.5, transfer_s=10.25, bytes=42
+    assert told.chronicle.iteration(finish, loss=1.5, samples=8, compute_s=4.0, inner_lr=(0.125,)) == Iteration(
+        time_s=125.75,
+        worker=2,
+        slot=5,
+        step=4,
+        loss=1.5,
+        samples=8,
+        status="accepted",
+        lag=1,
+        version=9,
+        lr=(0.5, 0.25),
+        compute_s=4.0,
+        wait_s=1.5,
+        transfer_s=10.25,
+        bytes=42,
+        inner_lr=(0.125,),
     )
 
 
