@@ -10,11 +10,14 @@ from psgd.core.arrivals import Arrivals
 from psgd.core.effects import (
     Answer,
     Applied,
+    ApplyGathered,
     ApplyGradient,
     ApplyMean,
     DropSnapshots,
     Effect,
     Event,
+    Gather,
+    Gathered,
     KeepSnapshot,
     MeanMeasured,
     MeasureMean,
@@ -62,6 +65,7 @@ from psgd.core.rounds import RoundLead, Rounds
 from psgd.errors import InternalError
 
 Waits = TypeVar("Waits", Ask, Pull)
+Report = Applied | Gathered | MeanMeasured
 
 
 class ShardProtocol:
@@ -88,13 +92,13 @@ class ShardProtocol:
         else:
             if shard == LEAD:
                 self._gate = ClockGate(rules, rules.mode)
-            self._rule = Arrivals(rules, shard, self._ledger)
+            self._rule = Arrivals(rules, rules.mode, shard, self._ledger)
         self._asking: dict[Slot, Ask] = {}
         self._pulling: dict[Slot, Pull] = {}
         self._reading: dict[Boundary, bool] = {}
         self._kept: dict[Boundary, Version] = {}
         self._boundary = Boundary(0)
-        self._expected: type[Applied | MeanMeasured] | None = None
+        self._expected: type[Report] | None = None
 
     @property
     def version(self) -> Version:
@@ -131,6 +135,8 @@ class ShardProtocol:
                 return self._from_peer(event, now)
             case Applied(lr):
                 return self._settled(self._rule.applied(lr))
+            case Gathered(lr):
+                return self._settled(self._rule.gathered(lr)) if isinstance(self._rule, Arrivals) else []
             case MeanMeasured(squares):
                 return self._settled(self._rule.measured(squares, now)) if isinstance(self._rule, Rounds) else []
             case Ticked():
@@ -332,6 +338,8 @@ class ShardProtocol:
             step = self._rule.weights_for(pull)
             if step is not None:
                 del self._pulling[slot]
+                if isinstance(self._rule, Arrivals):
+                    self._rule.gave(pull)
                 unchanged = pull.have == self.version and not pull.whole
                 effects.append(Answer(key_of(pull), Pulled(self.version, step, unchanged)))
         return effects
@@ -347,9 +355,11 @@ class ShardProtocol:
         return effects
 
 
-_REPORTS: dict[type, type[Applied | MeanMeasured]] = {
+_REPORTS: dict[type, type[Report]] = {
     ApplyMean: Applied,
     ApplyGradient: Applied,
+    ApplyGathered: Applied,
+    Gather: Gathered,
     MeasureMean: MeanMeasured,
 }
 """What an effect is reported with before anything else may happen."""
