@@ -11,6 +11,7 @@ from torch.utils.data import Dataset, TensorDataset
 
 from psgd.config import Clip, Job, ModelFactory, OptimizerFactory, Precision, ScheduleFactory, Straggler, Training
 from psgd.coordinator.coordinator import SaveSnapshot
+from psgd.core.corrections import Correction
 from psgd.core.ids import Boundary, Shard, Slot, Step
 from psgd.core.membership import Membership
 from psgd.core.messages import Figures, Inspect, Settle
@@ -89,12 +90,19 @@ def make_job(
     data: "Callable[[], Dataset[tuple[Tensor, ...]]]" = images,
     evaluation_data: "Callable[[], Dataset[tuple[Tensor, ...]]] | None" = None,
     clip: Clip | None = None,
+    correction: Correction | None = None,
 ) -> Job:
     precision: Precision = "bf16" if bf16 else "fp32"
     training = Training(loss, batch_size, SEED, accumulate, precision=precision, use_gpu=use_gpu, stragglers=stragglers)
     return Job(
         rules=Rules(
-            Sync() if mode is None else mode, slots, shards, steps, evaluate_every, None if clip is None else clip.norm
+            Sync() if mode is None else mode,
+            slots,
+            shards,
+            steps,
+            evaluate_every,
+            None if clip is None else clip.norm,
+            correction,
         ),
         workers=workers,
         layout=layout_of(tensors_of(first_model(model))),
