@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from psgd.config import Clip, Placement, Straggler
+    from psgd.core.corrections import DelayCompensation, GapAware, LagRate
     from psgd.core.modes import Async, Sync
     from psgd.errors import (
         ConfigurationError,
@@ -37,10 +38,13 @@ _HOMES = {
     "Clip": "psgd.config",
     "ConfigurationError": "psgd.errors",
     "DataError": "psgd.errors",
+    "DelayCompensation": "psgd.core.corrections",
     "DistributedOptimizer": "psgd.worker.optimizer",
     "DivergedError": "psgd.errors",
     "EarlyStopping": "psgd.training.policies",
+    "GapAware": "psgd.core.corrections",
     "InternalError": "psgd.errors",
+    "LagRate": "psgd.core.corrections",
     "LearningRateMonitor": "psgd.training.callbacks",
     "LearningRateScheduler": "psgd.training.callbacks",
     "LostError": "psgd.errors",
@@ -73,10 +77,13 @@ __all__ = [
     "Clip",
     "ConfigurationError",
     "DataError",
+    "DelayCompensation",
     "DistributedOptimizer",
     "DivergedError",
     "EarlyStopping",
+    "GapAware",
     "InternalError",
+    "LagRate",
     "LearningRateMonitor",
     "LearningRateScheduler",
     "LostError",

@@ -20,9 +20,9 @@ from psgd.observers import (
     Tolerant,
     progress_display,
 )
-from psgd.planning import Plan
+from psgd.planning import Plan, explain_copies
 from psgd.result import WEIGHTS_NAME, Result, compute_figures, make_result, save_weights
-from psgd.runlog import Evaluation, Footer, Header, Iteration, Observer, Record, versions
+from psgd.runlog import Evaluation, Footer, Header, Iteration, Notice, Observer, Record, versions
 from psgd.training.callbacks import Callback
 
 log = logging.getLogger("psgd")
@@ -44,6 +44,9 @@ def run(plan: Plan, callbacks: Sequence[Callback], progress: bool) -> Result:
     with Broadcast([recorder, *_observers(plan, callbacks, progress)]) as observe:
         for callback in callbacks:
             callback.on_start()
+        note = explain_copies(plan.job)
+        if note is not None:
+            observe(Notice(0.0, note))
         outcome = _launch(plan, observe)
         result = _conclude(plan, outcome, recorder, observe)
     for callback in callbacks:

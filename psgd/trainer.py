@@ -28,6 +28,7 @@ from psgd.config import (
     Straggler,
     Training,
 )
+from psgd.core.corrections import Correction, DelayCompensation, GapAware, LagRate
 from psgd.core.layout import Role
 from psgd.core.modes import Async, Mode, Rules, Sync
 from psgd.data.batches import MapDataset
@@ -100,6 +101,8 @@ class Trainer:
         on_nonfinite: what becomes of a gradient with NaN or Inf, which no shard applies: the run goes on without it
             (``skip``), or fails.
         mode: `Sync` or `Async`.
+        correction: what is done about late gradients in async mode: `LagRate`, `DelayCompensation`, `GapAware`, each
+            by its paper's formula; the latter two take memory on the shards, which a note at the start tells.
         workers: processes that compute; default 1. Or give Ray Train's ``scaling_config``.
         slots: units of data parallelism; default one a worker. What is computed depends on them, not on workers.
         shards: processes that hold the weights and update them.
@@ -160,6 +163,7 @@ class Trainer:
     clip: Clip | None = None
     on_nonfinite: OnNonfinite = "skip"
     mode: Mode = field(default_factory=Sync)
+    correction: Correction | None = None
     workers: int | None = None
     slots: int | None = None
     shards: int = 1
@@ -204,6 +208,11 @@ class Trainer:
                 raise ConfigurationError(f"{name} must be a whole number, got {value!r}")
         if not isinstance(self.mode, Sync | Async):
             raise ConfigurationError(f"mode must be psgd.Sync(...) or psgd.Async(...), got {self.mode!r}")
+        if self.correction is not None and not isinstance(self.correction, LagRate | DelayCompensation | GapAware):
+            raise ConfigurationError(
+                "correction must be psgd.LagRate(), psgd.DelayCompensation(...) or psgd.GapAware(...), "
+                f"got {self.correction!r}"
+            )
         if self.clip is not None and not isinstance(self.clip, Clip):
             raise ConfigurationError(f"clip must be psgd.Clip(norm=...) or the like, got {self.clip!r}")
         parse_wire(self.wire)
@@ -350,7 +359,7 @@ class Trainer:
     def _rules(self, workers: int, steps: int | None, evaluate_every: int | None) -> Rules:
         slots = workers if self.slots is None else self.slots
         clip_norm = None if self.clip is None else self.clip.norm
-        return Rules(self.mode, slots, self.shards, steps, evaluate_every, clip_norm)
+        return Rules(self.mode, slots, self.shards, steps, evaluate_every, clip_norm, self.correction)
 
     def _training(self, placement: Placement) -> Training:
         return Training(
