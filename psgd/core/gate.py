@@ -97,6 +97,11 @@ class RoundGate:
     finished_steps = steps
 
     @property
+    def outlook(self) -> tuple[object, ...]:
+        """As long as it stays the same, so does the answer to a slot that may not start yet."""
+        return self._closed, self._budget.settled, self._last
+
+    @property
     def clocks(self) -> tuple[int, ...]:
         """A step that closes ends every slot's iteration: taken or dropped."""
         return (self._closed,) * self._slots
@@ -157,6 +162,12 @@ class ClockGate:
     def steps(self) -> int:
         """Iterations granted ÷ slots, rounded down: how often the schedule has ticked."""
         return self._drawn // self._slots
+
+    @property
+    def outlook(self) -> tuple[object, ...]:
+        """As long as it stays the same, so does the answer to a slot that may not start yet."""
+        exhausted = self._budget.exhausted(self._drawn, self._slots)
+        return self._slowest, self._budget.settled, len(self._left), exhausted
 
     @property
     def clocks(self) -> tuple[int, ...]:

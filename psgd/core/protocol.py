@@ -94,6 +94,8 @@ class ShardProtocol:
                 self._gate = ClockGate(rules, rules.mode)
             self._rule = Arrivals(rules, rules.mode, shard, self._ledger)
         self._asking: dict[Slot, Ask] = {}
+        self._asked_anew: set[Slot] = set()
+        self._outlook: tuple[object, ...] = ()
         self._pulling: dict[Slot, Pull] = {}
         self._reading: dict[Boundary, bool] = {}
         self._kept: dict[Boundary, Version] = {}
@@ -196,6 +198,7 @@ class ShardProtocol:
             return [Answer(key_of(ask), Refused(f"shard {self._shard} is not the lead, shard {LEAD} grants"))]
         if isinstance(self._gate, ClockGate):
             self._gate.finish(ask.slot, ask.step)
+        self._asked_anew.add(ask.slot)
         return self._park(self._asking, ask)
 
     def _leave(self, leave: Leave, now: float) -> list[Effect]:
@@ -346,12 +349,17 @@ class ShardProtocol:
 
     def _startable(self) -> list[Effect]:
         """Slots that the gate lets start, or that have come to the end."""
-        effects: list[Effect] = []
-        for slot, ask in sorted(self._asking.items()):
-            answer = None if self._gate is None else self._gate.decide(slot, ask.step)
+        gate = self._gate
+        if gate is None:
+            return []
+        outlook, effects = gate.outlook, list[Effect]()
+        # Many may wait for long: they are looked at again only when something has changed for them.
+        for slot in sorted(self._asking if outlook != self._outlook else self._asked_anew):
+            answer = gate.decide(slot, self._asking[slot].step)
             if answer is not None:
-                del self._asking[slot]
-                effects.append(Answer(key_of(ask), answer))
+                effects.append(Answer(key_of(self._asking.pop(slot)), answer))
+        self._outlook = outlook
+        self._asked_anew.clear()
         return effects
 
 
