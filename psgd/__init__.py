@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from psgd.config import Clip, Placement, Straggler
+    from psgd.core.corrections import DelayCompensation, GapAware, LagRate
     from psgd.core.local_steps import LocalSteps
     from psgd.core.modes import Async, Sync
     from psgd.errors import (
@@ -38,10 +39,13 @@ _HOMES = {
     "Clip": "psgd.config",
     "ConfigurationError": "psgd.errors",
     "DataError": "psgd.errors",
+    "DelayCompensation": "psgd.core.corrections",
     "DistributedOptimizer": "psgd.worker.optimizer",
     "DivergedError": "psgd.errors",
     "EarlyStopping": "psgd.training.policies",
+    "GapAware": "psgd.core.corrections",
     "InternalError": "psgd.errors",
+    "LagRate": "psgd.core.corrections",
     "LearningRateMonitor": "psgd.training.callbacks",
     "LearningRateScheduler": "psgd.training.callbacks",
     "LocalSteps": "psgd.core.local_steps",
@@ -75,10 +79,13 @@ __all__ = [
     "Clip",
     "ConfigurationError",
     "DataError",
+    "DelayCompensation",
     "DistributedOptimizer",
     "DivergedError",
     "EarlyStopping",
+    "GapAware",
     "InternalError",
+    "LagRate",
     "LearningRateMonitor",
     "LearningRateScheduler",
     "LocalSteps",

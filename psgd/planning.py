@@ -303,6 +303,7 @@ def describe(job: Job, placement: Placement, optimizer: Optimizer, world: World 
     return {
         "mode": rules.mode.name,
         **asdict(rules.mode),
+        "correction": None if rules.correction is None else str(rules.correction),
         "workers": job.workers,
         "slots": rules.slots,
         "shards": rules.shards,
@@ -346,6 +347,19 @@ def describe_timing(job: TimingJob, world: World) -> dict[str, Any]:
         "gradients": "none",
         "world": world.describe(),
     }
+
+
+def explain_copies(job: Job) -> str | None:
+    """What the correction takes of the shards' memory, for the user to know; None: nothing."""
+    correction = job.rules.correction
+    copies = 0 if correction is None else correction.copies(job.rules.slots)
+    if copies == 0:
+        return None
+    size = copies * job.layout.floating_bytes / 1e6
+    return (
+        f"correction {correction}: shards keep up to {copies} copies of their weights, {size:,.1f} MB in all, as slots "
+        "may be computing at them"
+    )
 
 
 def _is_plain(value: object) -> bool:

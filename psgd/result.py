@@ -127,11 +127,14 @@ def _pace(rules: Rules, workers: int, counted: Figures, samples: int, seconds: f
     return {
         "mode": mode.name,
         "staleness": mode.staleness if isinstance(mode, Async) else None,
+        "gather": mode.gather if isinstance(mode, Async) else 1,
+        "correction": None if rules.correction is None else str(rules.correction),
         "backups": mode.backups if isinstance(mode, Sync) else 0,
         "workers": workers,
         "slots": rules.slots,
         "shards": rules.shards,
         "steps": counted.steps,
+        "updates": counted.version,
         "pushes": counted.accepted,
         "samples": samples,
         "seconds": seconds,
@@ -174,10 +177,11 @@ def save_weights(weights: Mapping[str, Tensor], path: Path, header: dict[str, st
 
 
 def _samples(job: Job, iterations: Sequence[Iteration], accepted: int) -> int:
-    """The samples of accepted pushes; only an own loop's batches may differ in size."""
+    """The samples of pushes that took part in an update; only an own loop's batches may differ in size."""
     if job.own_loop is None:
         return accepted * job.iteration_samples
-    return sum(i.samples for i in iterations if i.status == Status.ACCEPTED)
+    arrived = sorted((i for i in iterations if i.status == Status.ACCEPTED), key=lambda i: (i.version, i.time_s))
+    return sum(i.samples for i in arrived[:accepted])  # behind them is what was gathered, and never applied
 
 
 def _idle_share(workers: int, iterations: Sequence[Iteration]) -> float | None:

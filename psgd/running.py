@@ -21,9 +21,9 @@ from psgd.observers import (
     Tolerant,
     progress_display,
 )
-from psgd.planning import Plan, describe_timing
+from psgd.planning import Plan, describe_timing, explain_copies
 from psgd.result import WEIGHTS_NAME, Result, compute_figures, make_result, save_weights, timing_figures
-from psgd.runlog import Evaluation, Footer, Header, Iteration, Observer, Record, versions
+from psgd.runlog import Evaluation, Footer, Header, Iteration, Notice, Observer, Record, versions
 from psgd.simulation.timing import TimingJob, run_timing
 from psgd.simulation.world import World
 from psgd.training.callbacks import Callback
@@ -47,6 +47,9 @@ def run(plan: Plan, callbacks: Sequence[Callback], progress: bool) -> Result:
     with Broadcast([recorder, *_observers(plan, callbacks, progress)]) as observe:
         for callback in callbacks:
             callback.on_start()
+        note = explain_copies(plan.job)
+        if note is not None:
+            observe(Notice(0.0, note))
         outcome = _launch(plan, observe)
         result = _conclude(plan, outcome, recorder, observe)
     for callback in callbacks:

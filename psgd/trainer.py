@@ -28,6 +28,7 @@ from psgd.config import (
     Straggler,
     Training,
 )
+from psgd.core.corrections import Correction, DelayCompensation, GapAware, LagRate
 from psgd.core.layout import Role
 from psgd.core.local_steps import LocalSteps, mini_batches
 from psgd.core.modes import Async, Mode, Rules, Sync
@@ -104,6 +105,8 @@ class Trainer:
         on_nonfinite: what becomes of a gradient with NaN or Inf, which no shard applies: the run goes on without it
             (``skip``), or fails.
         mode: `Sync` or `Async`.
+        correction: what is done about late gradients in async mode: `LagRate`, `DelayCompensation`, `GapAware`, each
+            by its paper's formula; the latter two take memory on the shards, which a note at the start tells.
         local_steps: `LocalSteps` that a slot makes with ``optimizer`` between a pull and a push, instead of pushing the
             gradient of one mini-batch; shards have an optimizer of their own then. An iteration has so many batches.
         workers: processes that compute; default 1. Or give Ray Train's ``scaling_config``.
@@ -168,6 +171,7 @@ class Trainer:
     clip: Clip | None = None
     on_nonfinite: OnNonfinite = "skip"
     mode: Mode = field(default_factory=Sync)
+    correction: Correction | None = None
     local_steps: LocalSteps | None = None
     workers: int | None = None
     slots: int | None = None
@@ -214,6 +218,11 @@ class Trainer:
                 raise ConfigurationError(f"{name} must be a whole number, got {value!r}")
         if not isinstance(self.mode, Sync | Async):
             raise ConfigurationError(f"mode must be psgd.Sync(...) or psgd.Async(...), got {self.mode!r}")
+        if self.correction is not None and not isinstance(self.correction, LagRate | DelayCompensation | GapAware):
+            raise ConfigurationError(
+                "correction must be psgd.LagRate(), psgd.DelayCompensation(...) or psgd.GapAware(...), "
+                f"got {self.correction!r}"
+            )
         if self.local_steps is not None and not isinstance(self.local_steps, LocalSteps):
             raise ConfigurationError(f"local_steps must be psgd.LocalSteps(steps=...), got {self.local_steps!r}")
         if self.clip is not None and not isinstance(self.clip, Clip):
@@ -376,7 +385,7 @@ class Trainer:
     def _rules(self, workers: int, steps: int | None, evaluate_every: int | None) -> Rules:
         slots = workers if self.slots is None else self.slots
         clip_norm = None if self.clip is None else self.clip.norm
-        return Rules(self.mode, slots, self.shards, steps, evaluate_every, clip_norm, self.local_steps)
+        return Rules(self.mode, slots, self.shards, steps, evaluate_every, clip_norm, self.local_steps, self.correction)
 
     def _training(self, placement: Placement) -> Training:
         return Training(

@@ -11,6 +11,7 @@ from torch.utils.data import Dataset, TensorDataset
 
 from psgd.config import Clip, Job, ModelFactory, OptimizerFactory, Precision, ScheduleFactory, Straggler, Training
 from psgd.coordinator.coordinator import SaveSnapshot
+from psgd.core.corrections import Correction
 from psgd.core.ids import Boundary, Shard, Slot, Step
 from psgd.core.local_steps import LocalSteps
 from psgd.core.membership import Membership
@@ -90,6 +91,7 @@ def make_job(
     data: "Callable[[], Dataset[tuple[Tensor, ...]]]" = images,
     evaluation_data: "Callable[[], Dataset[tuple[Tensor, ...]]] | None" = None,
     clip: Clip | None = None,
+    correction: Correction | None = None,
     local_steps: LocalSteps | None = None,
     wire: str = "float32",
 ) -> Job:
@@ -97,7 +99,7 @@ def make_job(
     training = Training(loss, batch_size, SEED, accumulate, precision=precision, use_gpu=use_gpu, stragglers=stragglers)
     mode, clip_norm = Sync() if mode is None else mode, None if clip is None else clip.norm
     return Job(
-        rules=Rules(mode, slots, shards, steps, evaluate_every, clip_norm, local_steps),
+        rules=Rules(mode, slots, shards, steps, evaluate_every, clip_norm, local_steps, correction),
         workers=workers,
         layout=layout_of(tensors_of(first_model(model))),
         whole=whole,

@@ -13,6 +13,8 @@ from torch import nn
 from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 
 from psgd.config import Clip, Training
+from psgd.core.corrections import Correction, DelayCompensation, GapAware, LagRate
+from psgd.core.modes import Async
 from psgd.errors import ConfigurationError
 from psgd.planning import (
     check_folder,
@@ -21,6 +23,7 @@ from psgd.planning import (
     check_update,
     count_samples,
     data_factory,
+    explain_copies,
     first_model,
     keeps_whole,
     new_folder,
@@ -30,6 +33,7 @@ from psgd.runlog import FILE_NAME
 from psgd.training.metrics import resolve_metrics
 from psgd.training.optimizers import resolve_optimizer
 from psgd.transport.flat import layout_of, tensors_of
+from tests.jobs import make_job
 
 DATA = TensorDataset(torch.zeros(6, 2), torch.zeros(6, 1))
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
@@ -257,3 +261,30 @@ def test_more_shards_than_blocks_are_refused() -> None:
     check_shards(3, layout)
     with pytest.raises(ConfigurationError, match="shards must be <= 3, the model's blocks of 256 bytes, got 4"):
         check_shards(4, layout)
+
+
+# ------------------------------------------------------------------ what a correction takes
+
+
+@pytest.mark.parametrize(
+    ("correction", "copies", "megabytes"),
+    [
+        (DelayCompensation(), 4, "0.2"),
+        (DelayCompensation(adaptive=True), 5, "0.2"),
+        (GapAware(), 6, "0.2"),
+    ],
+)
+def test_what_a_correction_takes_of_the_shards_memory_is_told(
+    correction: Correction, copies: int, megabytes: str
+) -> None:
+    job = make_job(mode=Async(), correction=correction)
+    assert job.layout.floating_bytes == 38656
+    assert explain_copies(job) == (
+        f"correction {correction}: shards keep up to {copies} copies of their weights, {megabytes} MB in all, "
+        "as slots may be computing at them"
+    )
+
+
+@pytest.mark.parametrize("correction", [None, LagRate(), DelayCompensation(0.0)])
+def test_what_takes_nothing_is_not_told(correction: Correction | None) -> None:
+    assert explain_copies(make_job(mode=Async(), correction=correction)) is None

@@ -41,11 +41,14 @@ def test_the_figures_count_what_the_lead_counted() -> None:
     assert {name: figures[name] for name in figures if name not in ("torch", "psgd", "train_loss", "lag")} == {
         "mode": "async",
         "staleness": 2,
+        "gather": 1,
+        "correction": None,
         "backups": 0,
         "workers": 2,
         "slots": SLOTS,
         "shards": 3,
         "steps": 3,
+        "updates": 3,
         "pushes": 6,
         "samples": 6 * BATCH,
         "seconds": 2.0,
@@ -119,6 +122,16 @@ def test_an_own_loops_samples_are_those_of_its_batches() -> None:
     )
     recorder = record(iteration(samples=3, loss=None), iteration(samples=2), iteration(samples=7, status="late"))
     assert compute_figures(own, OUTCOME, recorder, None)["samples"] == 5
+
+
+def test_samples_that_were_gathered_and_never_applied_do_not_count() -> None:
+    job = make_job(mode=Async(gather=3), workers=SLOTS)
+    own = type(job)(
+        **{**{name: getattr(job, name) for name in job.__slots__}, "own_loop": OwnLoop(print), "data": None}
+    )
+    arrived = [iteration(samples=number, version=1, time_s=float(number)) for number in range(7, 0, -1)]
+    first = [iteration(samples=100, version=0)]
+    assert compute_figures(own, OUTCOME, record(*arrived, *first), None)["samples"] == 100 + 1 + 2 + 3 + 4 + 5
 
 
 def test_the_lag_is_that_of_accepted_pushes() -> None:

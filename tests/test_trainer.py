@@ -99,6 +99,14 @@ def test_fit_trains_and_says_how_it_went(mode: Any) -> None:
     assert sha256(result.load_model().state_dict()) == result.figures["weights_sha256"]
 
 
+@pytest.mark.parametrize("correction", [psgd.LagRate(), psgd.DelayCompensation(), psgd.GapAware()], ids=str)
+def test_fit_corrects_late_gradients_and_gathers_them(correction: Any) -> None:
+    result = make(mode=psgd.Async(gather=2), correction=correction, epochs=5).fit()
+    assert (result.figures["gather"], result.figures["correction"]) == (2, str(correction))
+    assert (result.figures["updates"], result.figures["pushes"], result.figures["dropped_pushes"]) == (20, 40, 0)
+    assert result.metrics["train_loss"] < result.history["loss"][0]
+
+
 def test_the_run_is_written_below_its_folder(tmp_path: Path) -> None:
     out = tmp_path / "a" / "run"
     result = make(out=out, labels={"data": "images"}).fit()
@@ -362,6 +370,15 @@ def test_progress_goes_to_stderr(capsys: pytest.CaptureFixture[str]) -> None:
         ({"evaluate_every": 0}, "evaluate_every must be >= 1, got 0"),
         ({"evaluate_every": 2, "val_data": None}, "evaluate_every needs val_data, got 2 and no data"),
         ({"mode": psgd.Sync(2)}, "backups must be < slots, got 2 of 2 slots"),
+        (
+            {"mode": psgd.Async(), "correction": "gap"},
+            "correction must be psgd.LagRate(), psgd.DelayCompensation(...) or psgd.GapAware(...), got 'gap'",
+        ),
+        (
+            {"correction": psgd.LagRate()},
+            "correction must be left out with mode sync, where nothing is stale, got lag-lr; try async",
+        ),
+        ({"mode": psgd.Async(gather=3)}, "gather must be <= slots, got 3 of 2 slots"),
         ({"mode": "sync"}, "mode must be psgd.Sync(...) or psgd.Async(...), got 'sync'"),
         ({"plane": "pigeon"}, "plane must be one of auto, shm, rpc, memory, got 'pigeon'"),
         ({"layout": "cut"}, "layout must be auto, sliced or whole, got 'cut'"),

@@ -52,6 +52,7 @@ def build_trainer(config: TrainConfig) -> Trainer:
         clip=_clip(config),
         on_nonfinite=config.on_nonfinite,
         mode=config.choose_mode(),
+        correction=config.choose_correction(),
         local_steps=config.choose_local_steps(),
         workers=config.workers,
         slots=config.slots,

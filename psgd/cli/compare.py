@@ -11,9 +11,9 @@ from psgd.cli.building import build_trainer
 from psgd.cli.compare_config import CompareConfig
 from psgd.cli.figures import print_figures
 from psgd.cli.train_config import TrainConfig
-from psgd.core.modes import Async, Mode
+from psgd.core.modes import Sync
 from psgd.errors import LostError
-from psgd.experiments.arms import Comparison, Run
+from psgd.experiments.arms import Comparison, Run, Scheme
 from psgd.experiments.performing import Task, inspect, perform
 from psgd.experiments.reporting import read_figures, write_report
 from psgd.experiments.resumption import State
@@ -70,17 +70,22 @@ def make_trainer(config: CompareConfig, each: Run) -> Trainer:
         "optimizer_args": dict(each.arm.optimizer.args),
         "lr": each.lr,
         "seed": each.seed,
-        **_mode_options(each.arm.mode),
+        **_mode_options(each.arm.scheme),
         # How the comparison was called is no setting of a run: it may be called in another way when it is resumed.
         **{"out": None, "json": False, "dry_run": False},
     }
     return build_trainer(TrainConfig(**(options | own)))
 
 
-def _mode_options(mode: Mode) -> dict[str, object]:
-    if isinstance(mode, Async):
-        return {"mode": "async", "staleness": mode.staleness, "backups": None}
-    return {"mode": "sync", "staleness": None, "backups": mode.backups or None}
+def _mode_options(scheme: Scheme) -> dict[str, object]:
+    """A mode as the options of a single run; those that have nothing to say are left out as they would be there."""
+    mode, correction = scheme.mode, scheme.correction
+    if isinstance(mode, Sync):
+        said: dict[str, object] = {"backups": mode.backups or None}
+    else:
+        said = {"staleness": mode.staleness, "gather": mode.gather if mode.gather > 1 else None}
+    unsaid = dict.fromkeys(("backups", "staleness", "gather"))
+    return {"mode": mode.name, **unsaid, **said, "correction": None if correction is None else str(correction)}
 
 
 def _describe(comparison: Comparison, tasks: list[Task]) -> dict[str, object]:

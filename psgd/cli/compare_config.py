@@ -8,7 +8,7 @@ from psgd.cli.compare_grammar import parse_mode, parse_optimizer, parse_rates
 from psgd.cli.options import option
 from psgd.cli.train_config import TrainConfig
 from psgd.errors import ConfigurationError
-from psgd.experiments.arms import Arm, OptimizerChoice
+from psgd.experiments.arms import Arm, OptimizerChoice, Scheme
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,7 +27,11 @@ class CompareConfig(TrainConfig):
         "NAME[:ARG=VALUE:...],...",
     )
     modes: tuple[str, ...] = option(
-        (), "Comparison", "each in: sync, sync+1 (backups), async, async:4 (staleness) (default: --mode)", "MODE,..."
+        (),
+        "Comparison",
+        "each in: sync, sync+1 (backups), async, async:4 (staleness); behind a slash /softsync=5 (--gather) and a "
+        "--correction: async:4/softsync=5/lag-lr (default: --mode)",
+        "MODE,...",
     )
     lrs: tuple[str, ...] = option(
         (),
@@ -52,6 +56,8 @@ class CompareConfig(TrainConfig):
             ("optimizer_args", "optimizers"),
             ("mode", "modes"),
             ("staleness", "modes"),
+            ("gather", "modes"),
+            ("correction", "modes"),
             ("backups", "modes"),
             ("lr", "lrs"),
             ("lr", "optimizers"),
@@ -73,10 +79,10 @@ class CompareConfig(TrainConfig):
         """
         optimizers = [parse_optimizer(text) for text in self.optimizers]
         optimizers = optimizers or [OptimizerChoice(self.optimizer, self.optimizer_args)]
-        modes = [parse_mode(text) for text in self.modes] or [self.choose_mode()]
+        schemes = [parse_mode(text) for text in self.modes] or [Scheme(self.choose_mode(), self.choose_correction())]
         rates = parse_rates(self.lrs, optimizers) if self.lrs or self.optimizers else [(self.lr,)]
         return tuple(
-            Arm(optimizer, mode, lrs) for optimizer, lrs in zip(optimizers, rates, strict=True) for mode in modes
+            Arm(optimizer, scheme, lrs) for optimizer, lrs in zip(optimizers, rates, strict=True) for scheme in schemes
         )
 
 

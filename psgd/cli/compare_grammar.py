@@ -3,33 +3,73 @@
 import math
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 
+from psgd.cli.correction_grammar import GRAMMAR as CORRECTIONS
+from psgd.cli.correction_grammar import find_correction
 from psgd.cli.options import read_scalar
-from psgd.core.modes import Async, Mode, Sync
+from psgd.core.modes import Async, Sync
 from psgd.errors import ConfigurationError
-from psgd.experiments.arms import OptimizerChoice
+from psgd.experiments.arms import OptimizerChoice, Scheme
 from psgd.experiments.learning_rates import usual_rates
 from psgd.training.names import unknown
 
+GRAMMAR = (
+    f"sync[+BACKUPS] or async[:STALENESS], and behind async, each behind a slash, softsync=K and one of {CORRECTIONS}"
+)
 MODE = re.compile(r"sync(?:\+(?P<backups>\d+))?|async(?::(?P<staleness>\d+))?")
+SOFTSYNC = re.compile(r"softsync=(?P<gather>\d+)")
 
 
-def parse_mode(text: str) -> Mode:
+def parse_mode(text: str) -> Scheme:
     """A mode from its name: ``sync``, ``sync+1`` (a backup), ``async`` (no bound), ``async:4`` (staleness).
 
+    What it does otherwise than usual follows in any order, each behind a slash: ``softsync=5`` (gradients that an
+    update averages), or a correction as `psgd.cli.correction_grammar.parse_correction` reads it.
+
     Raises:
-        ConfigurationError: if it is written in another way.
+        ConfigurationError: if it is written in another way, or a number is out of range.
 
     Example:
-        >>> parse_mode("async:4")
-        Async(staleness=4)
+        >>> parse_mode("async:4/softsync=5/lag-lr")
+        Scheme(mode=Async(staleness=4, gather=5), correction=LagRate())
     """
-    match = MODE.fullmatch(text)
+    name, *suffixes = text.split("/")
+    scheme = _read_name(name)
+    for suffix in suffixes:
+        scheme = None if scheme is None else _add(scheme, suffix)
+    if scheme is None:
+        raise ConfigurationError(f"modes must be {GRAMMAR}; got {text!r}")
+    return scheme
+
+
+def _read_name(name: str) -> Scheme | None:
+    match = MODE.fullmatch(name)
     if match is None:
-        raise ConfigurationError(f"modes must be sync, sync+BACKUPS, async or async:STALENESS, got {text!r}")
-    if text.startswith("async"):
-        return Async(None if match["staleness"] is None else int(match["staleness"]))
-    return Sync(int(match["backups"] or 0))
+        return None
+    if name.startswith("sync"):
+        return Scheme(Sync(int(match["backups"] or 0)))
+    return Scheme(Async(None if match["staleness"] is None else int(match["staleness"])))
+
+
+def _add(scheme: Scheme, suffix: str) -> Scheme | None:
+    """The mode with what a suffix says; None if it is none, or says something again or of another mode."""
+    added = [changed for read in (_add_softsync, _add_correction) if (changed := read(scheme, suffix)) is not None]
+    return added[0] if added else None
+
+
+def _add_softsync(scheme: Scheme, suffix: str) -> Scheme | None:
+    match = SOFTSYNC.fullmatch(suffix)
+    if match is None or not isinstance(scheme.mode, Async) or scheme.mode.gather > 1:
+        return None
+    return replace(scheme, mode=replace(scheme.mode, gather=int(match["gather"])))
+
+
+def _add_correction(scheme: Scheme, suffix: str) -> Scheme | None:
+    correction = find_correction(suffix)
+    if correction is None or not isinstance(scheme.mode, Async) or scheme.correction is not None:
+        return None
+    return replace(scheme, correction=correction)
 
 
 def parse_optimizer(text: str) -> OptimizerChoice:

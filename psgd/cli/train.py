@@ -88,6 +88,8 @@ def describe_plan(plan: Plan) -> dict[str, Any]:
     by_evaluations = (policies.stopping, policies.plateau, policies.keeping)
     return {
         "mode": plan.settings["mode"],
+        "gather": plan.settings.get("gather", 1),
+        "correction": plan.settings["correction"],
         "workers": job.workers,
         "slots": rules.slots,
         "steps": rules.steps,

@@ -3,7 +3,9 @@
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from psgd.cli.correction_grammar import parse_correction
 from psgd.cli.options import Entries, about, option
+from psgd.core.corrections import Correction
 from psgd.core.local_steps import LocalSteps
 from psgd.core.modes import Async, Mode, Sync
 from psgd.errors import ConfigurationError
@@ -51,6 +53,14 @@ class TrainConfig:
     backups: int | None = option(None, "Mode", "sync: slots that a step does not wait for (default: 0)")
     staleness: int | None = option(
         None, "Mode", "async: how many iterations a slot may run ahead of the slowest (default: no bound)"
+    )
+    gather: int | None = option(None, "Mode", "async: how many gradients an update averages (default: 1)", "K")
+    correction: str | None = option(
+        None,
+        "Mode",
+        "async, of late gradients: lag-lr (rate / lag), dc or dca (delay compensation, constant or adaptive), gap "
+        "(gap-aware); with other numbers than the papers' as in dc=0.04, dca=2:0.95, gap=0.999 (default: none)",
+        "NAME[=X[:Y]]",
     )
 
     local_steps: int | None = option(
@@ -163,8 +173,10 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         """Refuse what belongs to the other mode, two lengths, and GPUs that are none."""
-        if self.mode == "sync" and self.staleness is not None:
-            raise ConfigurationError(f"staleness must be left out with mode sync, got {self.staleness}; try mode async")
+        for name in ("staleness", "gather", "correction"):
+            value = getattr(self, name)
+            if self.mode == "sync" and value is not None:
+                raise ConfigurationError(f"{name} must be left out with mode sync, got {value}; try mode async")
         if self.mode == "async" and self.backups is not None:
             raise ConfigurationError(f"backups must be left out with mode async, got {self.backups}; try mode sync")
         for name in ("outer_lr", "outer_momentum"):
@@ -185,10 +197,17 @@ class TrainConfig:
                 raise ConfigurationError(f"{name} must be > 0, got {share}")
         if self.gpus_per_worker is not None and not self.use_gpu:
             raise ConfigurationError(f"gpus_per_worker must be left out without use_gpu, got {self.gpus_per_worker}")
+        self.choose_correction()
 
     def choose_mode(self) -> Mode:
         """The mode with its bound."""
-        return Sync(self.backups or 0) if self.mode == "sync" else Async(self.staleness)
+        if self.mode == "sync":
+            return Sync(self.backups or 0)
+        return Async(self.staleness, 1 if self.gather is None else self.gather)
+
+    def choose_correction(self) -> Correction | None:
+        """What is done about late gradients."""
+        return None if self.correction is None else parse_correction(self.correction)
 
     def choose_local_steps(self) -> LocalSteps | None:
         """What a slot does between a pull and a push; None: it computes one gradient.

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from psgd.core.ids import Boundary, Shard, Slot, Step
+from psgd.core.ids import Boundary, Shard, Slot, Step, Version
 from psgd.core.messages import PeerMessage, Push, Reply, Request
 
 Key = tuple[str, int, int, int]
@@ -42,11 +42,14 @@ class How:
         lr_factor: multiply the schedule's learning rate with this. On arrival it is the grant's, as the tick is; the
             schedule does not go back for a late one.
         clip_scale: multiply the gradient with this.
+        pulled: the version of the weights that it was computed from, a copy of which is held; None: the weights are
+            the same still, or the correction for staleness does not look at them.
     """
 
     tick: int
     lr_factor: float = 1.0
     clip_scale: float = 1.0
+    pulled: Version | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +68,47 @@ class ApplyGradient:
     slot: Slot
     step: Step
     how: How
+
+
+@dataclass(frozen=True, slots=True)
+class Gather:
+    """Add the slot's staged gradient to the sum that the next update is made of; report `Gathered`.
+
+    Args:
+        weight: multiply the gradient with this, last of all.
+    """
+
+    slot: Slot
+    step: Step
+    how: How
+    weight: float
+
+
+@dataclass(frozen=True, slots=True)
+class ApplyGathered:
+    """Update once with the sum of what was gathered since the last one, divided; report `Applied`.
+
+    Args:
+        count: gradients that were gathered: by it buffers are divided.
+        weight: the sum of their weights: by it gradients are divided.
+    """
+
+    count: int
+    weight: float
+    how: How
+
+
+@dataclass(frozen=True, slots=True)
+class HoldWeights:
+    """Have copies of exactly these versions of the weights, for gradients to come that were computed from them.
+
+    Args:
+        now: the version of the weights as they are; all others of the versions have been copied before.
+        versions: ascending.
+    """
+
+    now: Version
+    versions: tuple[Version, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +155,9 @@ Effect = (
     | MeasureMean
     | ApplyMean
     | ApplyGradient
+    | Gather
+    | ApplyGathered
+    | HoldWeights
     | Answer
     | Tell
     | KeepSnapshot
@@ -125,6 +172,17 @@ class Applied:
 
     Args:
         lr: learning rates used, one a parameter group.
+    """
+
+    lr: tuple[float, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Gathered:
+    """The gradient that an effect asked for has been added; reported before any other event.
+
+    Args:
+        lr: learning rates that it counts with, one a parameter group.
     """
 
     lr: tuple[float, ...]
@@ -146,7 +204,7 @@ class Ticked:
     """Time has passed; what was not confirmed is sent again."""
 
 
-Event = Request | Applied | MeanMeasured | Ticked
+Event = Request | Applied | Gathered | MeanMeasured | Ticked
 
 
 def key_of(request: Request) -> Key:

@@ -97,6 +97,11 @@ class RoundGate:
     finished_steps = steps
 
     @property
+    def outlook(self) -> tuple[object, ...]:
+        """As long as it stays the same, so does the answer to a slot that may not start yet."""
+        return self._closed, self._budget.settled, self._last
+
+    @property
     def clocks(self) -> tuple[int, ...]:
         """A step that closes ends every slot's iteration: taken or dropped."""
         return (self._closed,) * self._slots
@@ -146,6 +151,9 @@ class ClockGate:
         self._slots = rules.slots
         self._budget = Budget(rules)
         self._finished = dict.fromkeys(map(Slot, range(rules.slots)), 0)
+        self._finished_in_all = 0
+        self._slots_at = {0: rules.slots}  # finished iterations → slots that have finished so many and have not left
+        self._slowest: int | None = 0
         self._left: set[Slot] = set()
         self._granted: dict[Slot, Granted] = {}
         self._drawn = 0
@@ -156,6 +164,12 @@ class ClockGate:
         return self._drawn // self._slots
 
     @property
+    def outlook(self) -> tuple[object, ...]:
+        """As long as it stays the same, so does the answer to a slot that may not start yet."""
+        exhausted = self._budget.exhausted(self._drawn, self._slots)
+        return self._slowest, self._budget.settled, len(self._left), exhausted
+
+    @property
     def clocks(self) -> tuple[int, ...]:
         """Finished iterations, indexed by slot."""
         return tuple(self._finished[Slot(slot)] for slot in range(self._slots))
@@ -163,7 +177,7 @@ class ClockGate:
     @property
     def finished_steps(self) -> int:
         """Finished iterations of all slots ÷ slots, rounded down."""
-        return sum(self._finished.values()) // self._slots
+        return self._finished_in_all // self._slots
 
     def settle(self, verdict: Settle) -> None:
         """An evaluation is settled."""
@@ -172,14 +186,31 @@ class ClockGate:
     def leave(self, slot: Slot, finished: int) -> None:
         """A slot's own loop has ended: nobody waits for it, and an iteration that it leaves undone is free again."""
         self.finish(slot, finished)
-        self._left.add(slot)
+        if slot not in self._left:
+            self._left.add(slot)
+            self._count(self._finished[slot], -1)
         granted = self._granted.pop(slot, None)
         if granted is not None and granted.step >= finished:
             self._drawn -= 1
 
     def finish(self, slot: Slot, finished: int) -> None:
         """The slot has finished so many iterations, each answered by all shards."""
-        self._finished[slot] = max(self._finished[slot], finished)
+        before = self._finished[slot]
+        if finished <= before:
+            return
+        self._finished[slot] = finished
+        self._finished_in_all += finished - before
+        if slot not in self._left:
+            self._count(finished, 1)
+            self._count(before, -1)
+
+    def _count(self, finished: int, change: int) -> None:
+        """Other slots than before have finished so many iterations. To look at each of them would take too long."""
+        self._slots_at[finished] = self._slots_at.get(finished, 0) + change
+        if self._slots_at[finished] == 0:
+            del self._slots_at[finished]
+            if finished == self._slowest:
+                self._slowest = min(self._slots_at, default=None)
 
     def decide(self, slot: Slot, step: Step) -> Granted | Ended | None:
         """The answer to a slot that asks for ``step``, or None: not yet. A repeated question gets the last grant."""
@@ -188,7 +219,7 @@ class ClockGate:
             return earlier
         if slot in self._left or self._budget.exhausted(self._drawn, self._slots):
             return Ended()
-        slowest = min((c for s, c in self._finished.items() if s not in self._left), default=step)
+        slowest = step if self._slowest is None else self._slowest
         if not may_start(step, slowest, self._staleness) or not self._budget.open(self._drawn, self._slots):
             return None
         self.max_clock_gap = max(self.max_clock_gap, step - slowest)

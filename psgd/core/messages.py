@@ -15,6 +15,7 @@ class Status(StrEnum):
     """The verdict over a push."""
 
     ACCEPTED = "accepted"
+    """It took part in an update, or was gathered for one."""
     LATE = "late"
     """The step had closed without it."""
     NONFINITE = "nonfinite"
@@ -144,8 +145,8 @@ class Receipt:
         reason: one line that says so in words.
         version: the shard's version after the answer.
         lag: version when applied − version when pulled.
-        lr: learning rates used, one a parameter group; empty when nothing was applied, or for a shard without
-            trainable slices.
+        lr: learning rates used, one a parameter group: of several gradients that an update averages, each has its own;
+            empty when nothing was applied, or for a shard without trainable slices.
         following: the lead's grant of the following iteration where it is already decided, else None: ask.
         renewed: the weights of ``version`` come along, as the push wanted. They do not where they are those that the
             gradient was computed from, nor with a repeated answer that newer ones have overtaken.
@@ -273,7 +274,8 @@ class Figures:
         version: updates applied.
         steps: rounds: steps closed; arrival: granted iterations ÷ slots, rounded down; lead only, else 0.
         accepted: pushes that took part in an update.
-        dropped: iterations that ended without: late, skipped, advanced or not finite.
+        dropped: iterations that ended without: late, skipped, advanced or not finite; and those that were gathered
+            for an update which has not come, yet or at all.
         nonfinite: those of them that NaN or Inf, their own or another slot's, kept from taking part.
         max_clock_gap: the largest (iteration − slowest slot's finished iterations) at any grant; lead only, else 0.
         clocks: finished iterations, indexed by slot; lead only, else empty.

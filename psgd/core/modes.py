@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from math import isfinite
 from typing import ClassVar
 
+from psgd.core.corrections import Correction
 from psgd.core.local_steps import LocalSteps, mini_batches
 from psgd.errors import ConfigurationError
 
@@ -47,20 +48,26 @@ class Sync:
 
 @dataclass(frozen=True, slots=True)
 class Async:
-    """Every gradient is applied on arrival.
+    """Every gradient is applied on arrival, or so many together as soon as the last of them arrives.
 
     Args:
         staleness: how many iterations a slot may run ahead of the slowest (Ho et al. 2013, "More Effective
             Distributed ML via a Stale Synchronous Parallel Parameter Server"); None means no bound.
+        gather: how many gradients an update averages, whoever they come from: n-softsync of Zhang et al. 2016,
+            "Staleness-aware Async-SGD for Distributed Deep Learning" (arXiv 1511.05950), equation 5, where it is
+            c = ⌊slots / n⌋. None of them waits for the others: each is answered when it has been added.
 
     Raises:
-        ConfigurationError: if ``staleness`` is negative.
+        ConfigurationError: if ``staleness`` is negative, or ``gather`` below one.
     """
 
     name: ClassVar[str] = "async"
     staleness: int | None = None
+    gather: int = 1
 
     def __post_init__(self) -> None:
+        if self.gather < 1:
+            raise ConfigurationError(f"gather must be >= 1, got {self.gather}")
         if self.staleness is not None and self.staleness < 0:
             raise ConfigurationError(f"staleness must be >= 0 or None, got {self.staleness}")
 
@@ -93,9 +100,10 @@ class Rules:
         evaluate_every: steps between two evaluation boundaries; None means one, at the end.
         clip_norm: what the norm of the gradient that is applied may be at most, over all shards; None: anything.
         local_steps: what slots do between a pull and a push; None: they compute the gradient of one mini-batch.
+        correction: what is done about a gradient's lag; in async mode only, None: nothing.
 
     Raises:
-        ConfigurationError: if a number is out of range.
+        ConfigurationError: if a number is out of range, or something belongs to the other mode.
     """
 
     mode: Mode
@@ -105,6 +113,17 @@ class Rules:
     evaluate_every: int | None = None
     clip_norm: float | None = None
     local_steps: LocalSteps | None = None
+    correction: Correction | None = None
+
+    @property
+    def budget(self) -> int | None:
+        """How many iterations all slots together are granted; None: the slots end by themselves."""
+        return None if self.steps is None else self.steps * self.slots
+
+    @property
+    def keeps_pulled(self) -> bool:
+        """Whether shards keep the weights that each slot has pulled."""
+        return self.correction is not None and self.correction.compares_weights
 
     @property
     def mini_batches(self) -> int:
@@ -134,3 +153,9 @@ class Rules:
             raise ConfigurationError(f"clip_norm must be a finite number > 0, got {self.clip_norm}")
         if isinstance(self.mode, Sync) and self.mode.backups >= self.slots:
             raise ConfigurationError(f"backups must be < slots, got {self.mode.backups} of {self.slots} slots")
+        if isinstance(self.mode, Async) and self.mode.gather > self.slots:  # else an update could outgrow the budget
+            raise ConfigurationError(f"gather must be <= slots, got {self.mode.gather} of {self.slots} slots")
+        if isinstance(self.mode, Sync) and self.correction is not None:
+            raise ConfigurationError(
+                f"correction must be left out with mode sync, where nothing is stale, got {self.correction}; try async"
+            )

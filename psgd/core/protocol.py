@@ -10,11 +10,14 @@ from psgd.core.arrivals import Arrivals
 from psgd.core.effects import (
     Answer,
     Applied,
+    ApplyGathered,
     ApplyGradient,
     ApplyMean,
     DropSnapshots,
     Effect,
     Event,
+    Gather,
+    Gathered,
     KeepSnapshot,
     MeanMeasured,
     MeasureMean,
@@ -62,6 +65,7 @@ from psgd.core.rounds import RoundLead, Rounds
 from psgd.errors import InternalError
 
 Waits = TypeVar("Waits", Ask, Pull)
+Report = Applied | Gathered | MeanMeasured
 
 
 class ShardProtocol:
@@ -88,13 +92,15 @@ class ShardProtocol:
         else:
             if shard == LEAD:
                 self._gate = ClockGate(rules, rules.mode)
-            self._rule = Arrivals(rules, shard, self._ledger)
+            self._rule = Arrivals(rules, rules.mode, shard, self._ledger)
         self._asking: dict[Slot, Ask] = {}
+        self._asked_anew: set[Slot] = set()
+        self._outlook: tuple[object, ...] = ()
         self._pulling: dict[Slot, Pull] = {}
         self._reading: dict[Boundary, bool] = {}
         self._kept: dict[Boundary, Version] = {}
         self._boundary = Boundary(0)
-        self._expected: type[Applied | MeanMeasured] | None = None
+        self._expected: type[Report] | None = None
 
     @property
     def version(self) -> Version:
@@ -131,6 +137,8 @@ class ShardProtocol:
                 return self._from_peer(event, now)
             case Applied(lr):
                 return self._settled(self._rule.applied(lr))
+            case Gathered(lr):
+                return self._settled(self._rule.gathered(lr)) if isinstance(self._rule, Arrivals) else []
             case MeanMeasured(squares):
                 return self._settled(self._rule.measured(squares, now)) if isinstance(self._rule, Rounds) else []
             case Ticked():
@@ -190,6 +198,7 @@ class ShardProtocol:
             return [Answer(key_of(ask), Refused(f"shard {self._shard} is not the lead, shard {LEAD} grants"))]
         if isinstance(self._gate, ClockGate):
             self._gate.finish(ask.slot, ask.step)
+        self._asked_anew.add(ask.slot)
         return self._park(self._asking, ask)
 
     def _leave(self, leave: Leave, now: float) -> list[Effect]:
@@ -332,24 +341,33 @@ class ShardProtocol:
             step = self._rule.weights_for(pull)
             if step is not None:
                 del self._pulling[slot]
+                if isinstance(self._rule, Arrivals):
+                    self._rule.gave(pull)
                 unchanged = pull.have == self.version and not pull.whole
                 effects.append(Answer(key_of(pull), Pulled(self.version, step, unchanged)))
         return effects
 
     def _startable(self) -> list[Effect]:
         """Slots that the gate lets start, or that have come to the end."""
-        effects: list[Effect] = []
-        for slot, ask in sorted(self._asking.items()):
-            answer = None if self._gate is None else self._gate.decide(slot, ask.step)
+        gate = self._gate
+        if gate is None:
+            return []
+        outlook, effects = gate.outlook, list[Effect]()
+        # Many may wait for long: they are looked at again only when something has changed for them.
+        for slot in sorted(self._asking if outlook != self._outlook else self._asked_anew):
+            answer = gate.decide(slot, self._asking[slot].step)
             if answer is not None:
-                del self._asking[slot]
-                effects.append(Answer(key_of(ask), answer))
+                effects.append(Answer(key_of(self._asking.pop(slot)), answer))
+        self._outlook = outlook
+        self._asked_anew.clear()
         return effects
 
 
-_REPORTS: dict[type, type[Applied | MeanMeasured]] = {
+_REPORTS: dict[type, type[Report]] = {
     ApplyMean: Applied,
     ApplyGradient: Applied,
+    ApplyGathered: Applied,
+    Gather: Gathered,
     MeasureMean: MeanMeasured,
 }
 """What an effect is reported with before anything else may happen."""

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from psgd.core.corrections import Correction
 from psgd.core.modes import Async, Mode
 from psgd.errors import ConfigurationError
 
@@ -39,17 +40,32 @@ def _in_words(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value, separators=(",", ":"))
 
 
-def mode_name(mode: Mode) -> str:
-    """A mode as it is written on the command line.
+@dataclass(frozen=True, slots=True)
+class Scheme:
+    """A mode with all that belongs to it: several arguments of a `Trainer`, one word on the command line."""
+
+    mode: Mode
+    correction: Correction | None = None
+
+
+def mode_name(scheme: Scheme) -> str:
+    """A mode as it is written on the command line, with what it does otherwise than usual each behind a slash.
 
     Example:
+        >>> from psgd.core.corrections import LagRate
         >>> from psgd.core.modes import Async, Sync
-        >>> [mode_name(mode) for mode in (Sync(), Sync(backups=1), Async(), Async(staleness=4))]
+        >>> [mode_name(Scheme(mode)) for mode in (Sync(), Sync(backups=1), Async(), Async(staleness=4))]
         ['sync', 'sync+1', 'async', 'async:4']
+        >>> mode_name(Scheme(Async(4, gather=5), LagRate()))
+        'async:4/softsync=5/lag-lr'
     """
+    mode = scheme.mode
     if isinstance(mode, Async):
-        return "async" if mode.staleness is None else f"async:{mode.staleness}"
-    return "sync" if mode.backups == 0 else f"sync+{mode.backups}"
+        words = ["async" if mode.staleness is None else f"async:{mode.staleness}"]
+        words += [f"softsync={mode.gather}"] if mode.gather > 1 else []
+    else:
+        words = ["sync" if mode.backups == 0 else f"sync+{mode.backups}"]
+    return "/".join([*words, *([] if scheme.correction is None else [str(scheme.correction)])])
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +80,7 @@ class Arm:
     """
 
     optimizer: OptimizerChoice
-    mode: Mode
+    scheme: Scheme
     lrs: tuple[float, ...]
 
     def __post_init__(self) -> None:
@@ -73,7 +89,7 @@ class Arm:
         _check_distinct("lrs", [f"{lr:g}" for lr in self.lrs])
 
     def __str__(self) -> str:
-        return f"{self.optimizer}, {mode_name(self.mode)}"
+        return f"{self.optimizer}, {mode_name(self.scheme)}"
 
     @property
     def folder(self) -> str:

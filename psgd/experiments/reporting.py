@@ -31,16 +31,18 @@ def _read_arm(comparison: Comparison, arm: Arm) -> ArmRuns:
         Rate(lr, tuple(read_run(comparison.out / Run(arm, lr, seed).folder) for seed in comparison.seeds))
         for lr in sorted(arm.lrs)
     )
-    mode = arm.mode
+    mode, correction = arm.scheme.mode, arm.scheme.correction
     about = {
         "arm": str(arm),
         "optimizer": arm.optimizer.name,
         "optimizer_args": dict(arm.optimizer.args),
         "mode": mode.name,
         "staleness": mode.staleness if isinstance(mode, Async) else None,
+        "gather": mode.gather if isinstance(mode, Async) else 1,
+        "correction": None if correction is None else str(correction),
         "backups": mode.backups if isinstance(mode, Sync) else 0,
     }
-    return ArmRuns(str(arm.optimizer), mode_name(mode), tuple(rates), about)
+    return ArmRuns(str(arm.optimizer), mode_name(arm.scheme), tuple(rates), about)
 
 
 def write_report(figures: ComparisonFigures, out: Path) -> None:

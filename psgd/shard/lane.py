@@ -7,9 +7,14 @@ import torch
 
 from psgd.config import Clip, OptimizerFactory, ScheduleFactory
 from psgd.core.clipping import clip_scale
+from psgd.core.corrections import Correction
 from psgd.core.effects import How
+from psgd.core.ids import Version
 from psgd.core.layout import Layout, Part, Role, Slice, Span
 from psgd.core.spans import without
+from psgd.errors import InternalError
+from psgd.shard.corrections import PastWeights, corrector_of
+from psgd.shard.gathering import GatheredGradients
 from psgd.shard.mean import Average
 from psgd.training.clipping import SquareSums, norm
 from psgd.training.ticking import TickingOptimizer
@@ -39,6 +44,8 @@ class Lane:
         memory: (part.pushed.bytes,) uint8, for the weights; gradients come on its device.
         average: takes their mean.
         clip: what their mean may be at most; its global norm comes as a scale with each update.
+        correction: of gradients that come late, one by one, each clipped before.
+        gathers: gradients are added up, as they come, before they are applied.
     """
 
     def __init__(
@@ -51,6 +58,8 @@ class Lane:
         memory: torch.Tensor,
         average: Average,
         clip: Clip | None = None,
+        correction: Correction | None = None,
+        gathers: bool = False,
     ) -> None:
         self._memory = memory
         self._take_mean = average
@@ -63,7 +72,11 @@ class Lane:
         self._counters: list[tuple[Slice, torch.Tensor]] = []
         self._place(layout, part, whole)
         self._named = [(layout.tensors[piece.tensor].name, parameter) for piece, parameter in self._parameters]
-        self._mean_grads = [_piece(self._mean, piece).view_as(parameter) for piece, parameter in self._parameters]
+        self._mean_grads = self._cut(self._mean)
+        self._weights = [parameter.detach() for _, parameter in self._parameters]
+        self._corrector = corrector_of(correction)
+        self._past = PastWeights(self._floats(memory))
+        self._gathered = GatheredGradients(self._mean) if gathers else None
         self._sum_squares = SquareSums(layout, part)
         self._clip_value = None if clip is None else clip.value
         self._clip_tensor_norm = None if clip is None else clip.tensor_norm
@@ -123,24 +136,101 @@ class Lane:
         """
         mean = self._limited(self._average([gradient.memory for gradient in gradients]), how.clip_scale)
         skipped = frozenset.intersection(*(gradient.absent for gradient in gradients))
-        for grad, (piece, parameter) in zip(self._grads(mean), self._parameters, strict=True):
+        mean = self._corrected(mean, skipped, how)
+        return self._update(mean, self._grads(mean), skipped, self._counts(gradients[0]), how)
+
+    def hold(self, now: Version, versions: Sequence[Version]) -> None:
+        """Have copies of exactly these versions of the weights, see `psgd.core.effects.HoldWeights`."""
+        self._past.hold(now, versions)
+
+    def gather(self, gradient: Gradient, how: How, weight: float) -> tuple[float, ...]:
+        """Add a gradient to those that the next update is made of; its memory is free again then.
+
+        Args:
+            weight: among them.
+
+        Returns:
+            The learning rates that it counts with, one a parameter group; empty without trainable slices.
+        """
+        values = self._limited(self._floats(gradient.memory), how.clip_scale)
+        values = self._corrected(values, gradient.absent, how)
+        if weight != 1.0:
+            values = self._own(values)
+            torch._foreach_mul_(self._mean_grads, weight)
+        self._sums.add(values, gradient.absent, self._counts(gradient))
+        if self._optimizer is None:
+            return ()
+        return self._optimizer.rates(how.tick, how.lr_factor)
+
+    def apply_gathered(self, count: int, weight: float, how: How) -> tuple[float, ...]:
+        """Update once with what was gathered.
+
+        Args:
+            count: of the gradients: what buffers are divided by.
+            weight: of all of them together: what they are divided by.
+
+        Returns:
+            As `apply`.
+        """
+        sums, grads = self._sums, self._cut(self._sums.sum)
+        sums.close(grads, weight, [_piece(sums.sum, piece) for piece, _ in self._buffers], count)
+        return self._update(sums.sum, grads, sums.absent, sums.counts, how)
+
+    @property
+    def _sums(self) -> GatheredGradients:
+        if self._gathered is None:
+            raise InternalError("gradients are to be gathered in a lane that was made for single ones")
+        return self._gathered
+
+    def _update(
+        self,
+        mean: torch.Tensor,
+        grads: Sequence[torch.Tensor],
+        skipped: frozenset[int],
+        counts: Sequence[torch.Tensor],
+        how: How,
+    ) -> tuple[float, ...]:
+        """Let the optimizer step, then take over buffers and counters."""
+        for grad, (piece, parameter) in zip(grads, self._parameters, strict=True):
             parameter.grad = None if piece.tensor in skipped else grad
-        lr = () if self._optimizer is None else self._optimizer.step(how.tick, how.lr_factor)
+        lr = self._step(how, self._positions(skipped))
         for piece, buffer in self._buffers:
             buffer.copy_(_piece(mean, piece))
-        for piece, counter in self._counters:
-            newest = view(gradients[0].memory, piece.offset, counter.numel(), str(counter.dtype).removeprefix("torch."))
-            counter.copy_(newest)
+        for (_, counter), count in zip(self._counters, counts, strict=True):
+            counter.copy_(count)
         for _, parameter in self._parameters:
             parameter.grad = None  # the gradient's memory goes back to the plane
         return lr
+
+    def _counts(self, gradient: Gradient) -> list[torch.Tensor]:
+        """The gradient's counters, where they lie."""
+        return [
+            view(gradient.memory, piece.offset, counter.numel(), str(counter.dtype).removeprefix("torch."))
+            for piece, counter in self._counters
+        ]
+
+    def _positions(self, absent: frozenset[int]) -> frozenset[int]:
+        """The lane's parameters among these tensors of the layout."""
+        return frozenset(n for n, (piece, _) in enumerate(self._parameters) if piece.tensor in absent)
+
+    def _corrected(self, values: torch.Tensor, absent: frozenset[int], how: How) -> torch.Tensor:
+        """The gradient, made up for what the weights have changed since; a copy if it is not as it was."""
+        if self._corrector is None:
+            return values
+        missing = self._positions(absent)
+        self._corrector.see(self._grads(values), missing)
+        if how.pulled is None:
+            return values
+        values = self._own(values)
+        pulled = self._cut(self._past.of(how.pulled))
+        self._corrector.correct(self._mean_grads, self._weights, pulled, missing)
+        return values
 
     def _limited(self, mean: torch.Tensor, scale: float) -> torch.Tensor:
         """The mean, clipped; of a single gradient the clipped one is a copy, as the memory is not the shard's own."""
         if scale == 1.0 and self._clip_value is None and self._clip_tensor_norm is None:
             return mean
-        if mean is not self._mean:
-            mean = self._mean.copy_(mean)
+        mean = self._own(mean)
         if scale != 1.0:
             torch._foreach_mul_(self._mean_grads, scale)
         for grad in self._mean_grads:
@@ -152,9 +242,14 @@ class Lane:
 
     def _grads(self, mean: torch.Tensor) -> list[torch.Tensor]:
         """The mean, cut and shaped as the parameters are."""
-        if mean is self._mean:
-            return self._mean_grads
-        return [_piece(mean, piece).view_as(parameter) for piece, parameter in self._parameters]
+        return self._mean_grads if mean is self._mean else self._cut(mean)
+
+    def _cut(self, values: torch.Tensor) -> list[torch.Tensor]:
+        return [_piece(values, piece).view_as(parameter) for piece, parameter in self._parameters]
+
+    def _own(self, values: torch.Tensor) -> torch.Tensor:
+        """The same values in memory that may be changed."""
+        return values if values is self._mean else self._mean.copy_(values)
 
     def prepare(self, gradients: Sequence[torch.Tensor], ready: Span) -> None:
         """Average some bytes already, of gradients that will come whole.
@@ -192,6 +287,17 @@ class Lane:
         """Average some elements."""
         cut = slice(span.start, span.stop)
         self._take_mean([gradient[cut] for gradient in gradients], self._mean[cut])
+
+    def _step(self, how: How, skipped: frozenset[int]) -> tuple[float, ...]:
+        if self._optimizer is None:
+            return ()
+        if self._corrector is not None:
+            rates = self._optimizer.rates_of([parameter for _, parameter in self._parameters], how.tick, how.lr_factor)
+            self._corrector.watch(self._weights, rates, skipped)
+        lr = self._optimizer.step(how.tick, how.lr_factor)
+        if self._corrector is not None:
+            self._corrector.moved(self._weights)
+        return lr
 
 
 def _places(gradients: Sequence[torch.Tensor]) -> tuple[int, ...]:

@@ -34,3 +34,8 @@ def _average(gradients: Sequence[torch.Tensor], mean: torch.Tensor, divisor: flo
         mean.mul_(1 / count)
     else:
         mean.div_(divisor)
+
+
+def divide(values: torch.Tensor, divisor: float) -> None:
+    """Divide in place, with the bits of a division also on a device."""
+    values.div_(torch.full((), divisor, dtype=values.dtype, device=values.device))

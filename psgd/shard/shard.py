@@ -8,12 +8,16 @@ import torch
 from psgd.core.effects import (
     Answer,
     Applied,
+    ApplyGathered,
     ApplyGradient,
     ApplyMean,
     Discard,
     DropSnapshots,
     Effect,
     Event,
+    Gather,
+    Gathered,
+    HoldWeights,
     How,
     KeepSnapshot,
     Key,
@@ -183,6 +187,12 @@ class ParameterShard:
                 self._apply(slots, how)
             case ApplyGradient(slot, _, how):
                 self._apply((slot,), how)
+            case Gather(slot, _, how, weight):
+                self._handle(Gathered(self._state.gather(self._staged.pop(slot), how, weight)))
+            case ApplyGathered(count, weight, how):
+                self._handle(Applied(self._state.apply_gathered(count, weight, how)))
+            case HoldWeights(now, versions):
+                self._state.hold(now, versions)
             case Answer(key, reply):
                 for request, deliver in self._waiting.pop(key, ()):
                     worded = self._protocol.worded(request, reply)

@@ -9,10 +9,11 @@ import torch
 
 from psgd.config import Clip, Job, OptimizerFactory, ScheduleFactory
 from psgd.core.clipping import ExactSum, add_exactly
+from psgd.core.corrections import Correction
 from psgd.core.effects import How
-from psgd.core.ids import Shard
+from psgd.core.ids import Shard, Version
 from psgd.core.layout import Layout, Part, Span
-from psgd.core.modes import Sync
+from psgd.core.modes import Async, Sync
 from psgd.shard.lane import Gradient, Lane
 from psgd.shard.workplace import InPlace, MakeWorkplace, workplace_on
 from psgd.training.outer import update_of
@@ -39,6 +40,8 @@ class ShardState:
         memory: zeroed, (bytes of all lanes,) uint8: the pushed part, then the frozen one.
         make_workplace: makes the place where the weights are updated.
         clip: what gradients may be at most.
+        correction: of gradients that come late.
+        gathers: gradients are added up, as they come, before they are applied.
     """
 
     def __init__(
@@ -51,6 +54,8 @@ class ShardState:
         memory: torch.Tensor,
         make_workplace: MakeWorkplace = InPlace,
         clip: Clip | None = None,
+        correction: Correction | None = None,
+        gathers: bool = False,
     ) -> None:
         self.memory = memory
         """The pushed part, then the frozen one, as planes serve them."""
@@ -59,8 +64,9 @@ class ShardState:
         self._spans = [Span(lane.pushed.start - start, lane.pushed.stop - start) for lane in lanes]
         self._workplace = make_workplace(memory, self.pushed_bytes)
         here = self._workplace.memory
+        average = self._workplace.average
         self._lanes = [
-            Lane(layout, lane, optimizer, schedule, whole, _cut(here, span), self._workplace.average, clip)
+            Lane(layout, lane, optimizer, schedule, whole, _cut(here, span), average, clip, correction, gathers)
             for lane, span in zip(lanes, self._spans, strict=True)
         ]
         self._threads = ThreadPoolExecutor(len(lanes), "psgd-lane") if len(lanes) > 1 else None
@@ -76,11 +82,13 @@ class ShardState:
         Raises:
             ResourceError: if the job wants a device for it that this process has not.
         """
-        optimizer, schedule = update_of(job.optimizer, job.schedule, job.rules.local_steps)
+        (optimizer, schedule), rules = update_of(job.optimizer, job.schedule, job.rules.local_steps), job.rules
+        gathers = isinstance(rules.mode, Async) and rules.mode.gather > 1
 
         def in_lanes(count: int) -> "ShardState":
             lanes, place = job.lanes(shard, count), workplace_on(job.shard_device)
-            return cls(job.layout, lanes, optimizer, schedule, job.whole, memory, place, job.clip)
+            updating = (optimizer, schedule, job.whole)
+            return cls(job.layout, lanes, *updating, memory, place, job.clip, rules.correction, gathers)
 
         alone, lanes = in_lanes(1), lanes_for(job, shard, cores)
         if lanes == 1:
@@ -145,17 +153,52 @@ class ShardState:
         Returns:
             The learning rates used, one a parameter group; empty without trainable slices.
         """
-        everything = Span(0, self.pushed_bytes)
-        here = self._workplace.bring([gradient.memory for gradient in gradients], everything)
-        absent = [gradient.absent for gradient in gradients]
-        shares = [
-            [Gradient(_cut(memory, span), missing) for memory, missing in zip(here, absent, strict=True)]
-            for span in self._spans
-        ]
-        used = self._each(partial(Lane.apply, how=how), shares)
+        used = self._each(partial(Lane.apply, how=how), self._shares(gradients))
         self._workplace.publish()
         self.forget()
         return next((lr for lr in used if lr), ())
+
+    def hold(self, now: Version, versions: Sequence[Version]) -> None:
+        """Have copies of exactly these versions of the weights, see `psgd.core.effects.HoldWeights`."""
+        for lane in self._lanes:
+            lane.hold(now, versions)
+
+    def gather(self, gradient: Gradient, how: How, weight: float) -> tuple[float, ...]:
+        """Add a gradient to those that the next update is made of; its memory is free again then.
+
+        Args:
+            weight: among them.
+
+        Returns:
+            The learning rates that it counts with, one a parameter group; empty without trainable slices.
+        """
+        shares = [share for (share,) in self._shares([gradient])]
+        used = self._each(partial(Lane.gather, how=how, weight=weight), shares)
+        self._workplace.finish_reading()
+        self.forget()
+        return next((lr for lr in used if lr), ())
+
+    def apply_gathered(self, count: int, weight: float, how: How) -> tuple[float, ...]:
+        """Update once with what was gathered since the last time.
+
+        Args:
+            count: of the gradients.
+            weight: of all of them together.
+
+        Returns:
+            As `apply`.
+        """
+        used = self._each(partial(Lane.apply_gathered, weight=weight, how=how), [count] * len(self._lanes))
+        self._workplace.publish()
+        return next((lr for lr in used if lr), ())
+
+    def _shares(self, gradients: Sequence[Gradient]) -> list[list[Gradient]]:
+        """Each lane's part of the gradients, where it is updated."""
+        here = self._workplace.bring([gradient.memory for gradient in gradients], Span(0, self.pushed_bytes))
+        return [
+            [Gradient(_cut(m, span), gradient.absent) for m, gradient in zip(here, gradients, strict=True)]
+            for span in self._spans
+        ]
 
     def _each(self, work: Callable[[Lane, Share], Done], shares: Sequence[Share]) -> list[Done]:
         """Let each lane do its share, all at the same time."""

@@ -36,6 +36,9 @@ class Workplace(Protocol):
     def forget(self) -> None:
         """What was brought does not count any more."""
 
+    def finish_reading(self) -> None:
+        """Whatever reads the gradients that were brought has ended: from then on they may change."""
+
     def publish(self) -> None:
         """Let the planes see the weights as they are now; from then on gradients may change."""
 
@@ -65,6 +68,9 @@ class InPlace:
 
     def forget(self) -> None:
         """Nothing was brought."""
+
+    def finish_reading(self) -> None:
+        """It has."""
 
     def publish(self) -> None:
         """They are seen."""
@@ -125,6 +131,11 @@ class OnDevice:
         """Its memory on the device is used again, for whatever comes."""
         self._spare += [brought.memory for brought in self._brought.values()]
         self._brought = {}
+
+    def finish_reading(self) -> None:
+        """Wait for the copies, which go on behind this process' back."""
+        if self.memory.is_cuda:
+            torch.cuda.default_stream(self.memory.device).synchronize()
 
     def publish(self) -> None:
         """Copy the pushed part back, and wait for it: gradients were read before."""

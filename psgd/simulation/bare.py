@@ -7,12 +7,16 @@ from typing import assert_never
 from psgd.core.effects import (
     Answer,
     Applied,
+    ApplyGathered,
     ApplyGradient,
     ApplyMean,
     Discard,
     DropSnapshots,
     Effect,
     Event,
+    Gather,
+    Gathered,
+    HoldWeights,
     KeepSnapshot,
     Key,
     MeanMeasured,
@@ -86,15 +90,17 @@ class BareShard:
             case Answer(key, reply):
                 for request, deliver in self._waiting.pop(key, ()):
                     deliver(self._protocol.worded(request, reply), None)
-            case ApplyMean() | ApplyGradient():
+            case ApplyMean() | ApplyGradient() | ApplyGathered():
                 self._handle(Applied(()))
+            case Gather():
+                self._handle(Gathered(()))
             case MeasureMean():
                 self._handle(MeanMeasured((0.0,)))
             case Tell(shard, message):
                 self._peers.tell(shard, message)
             case ReachBoundary(boundary, step):
                 self._on_boundary(boundary, step)
-            case Stage() | Discard() | KeepSnapshot() | DropSnapshots():
+            case Stage() | Discard() | HoldWeights() | KeepSnapshot() | DropSnapshots():
                 pass
             case _:
                 assert_never(effect)

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+from torch import Tensor
 from torch.optim import Optimizer
 
 from psgd.config import ScheduleFactory
@@ -25,6 +26,18 @@ class TickingOptimizer:
         self._schedule = None if schedule is None else schedule(optimizer)
         self._ticks = 0
 
+    def rates(self, tick: int, lr_factor: float) -> tuple[float, ...]:
+        """The learning rates that a step with the same arguments would use, one a parameter group."""
+        self._tick(tick)
+        with _scaled(self._optimizer.param_groups, lr_factor):
+            return tuple(float(group["lr"]) for group in self._optimizer.param_groups)
+
+    def rates_of(self, parameters: Sequence[Tensor], tick: int, lr_factor: float) -> list[float]:
+        """The same for single parameters; 0 for one that the optimizer has left out."""
+        groups = zip(self._optimizer.param_groups, self.rates(tick, lr_factor), strict=True)
+        known = {id(parameter): rate for group, rate in groups for parameter in group["params"]}
+        return [known.get(id(parameter), 0.0) for parameter in parameters]
+
     def step(self, tick: int, lr_factor: float) -> tuple[float, ...]:
         """Step once.
 
@@ -35,9 +48,8 @@ class TickingOptimizer:
         Returns:
             The learning rates used, one a parameter group.
         """
-        self._tick(tick)
+        lr = self.rates(tick, lr_factor)
         with _scaled(self._optimizer.param_groups, lr_factor):
-            lr = tuple(float(group["lr"]) for group in self._optimizer.param_groups)
             self._optimizer.step()
         return lr
 

@@ -12,9 +12,10 @@ from psgd.cli.building import build_trainer
 from psgd.cli.compare import make_trainer, plan
 from psgd.cli.compare_config import CompareConfig
 from psgd.cli.train_config import TrainConfig
+from psgd.core.corrections import LagRate
 from psgd.core.modes import Async, Sync
 from psgd.errors import LostError
-from psgd.experiments.arms import OptimizerChoice
+from psgd.experiments.arms import OptimizerChoice, Scheme
 from psgd.runlog import FILE_NAME
 
 TINY = ("--data", "digits", "--steps", "2", "--seeds", "2")
@@ -49,18 +50,20 @@ def test_arms_are_every_optimizer_in_every_mode() -> None:
     config = CompareConfig(
         optimizers=("sgd:momentum=0.9", "adam"), modes=("sync", "async:4"), lrs=("0.1", "adam=0.001", "0.01")
     )
-    assert [(arm.optimizer, arm.mode, arm.lrs) for arm in config.arms()] == [
-        (SGD, Sync(), (0.1,)),
-        (SGD, Async(4), (0.1,)),
-        (OptimizerChoice("adam"), Sync(), (0.001, 0.01)),
-        (OptimizerChoice("adam"), Async(4), (0.001, 0.01)),
+    assert [(arm.optimizer, arm.scheme, arm.lrs) for arm in config.arms()] == [
+        (SGD, Scheme(Sync()), (0.1,)),
+        (SGD, Scheme(Async(4)), (0.1,)),
+        (OptimizerChoice("adam"), Scheme(Sync()), (0.001, 0.01)),
+        (OptimizerChoice("adam"), Scheme(Async(4)), (0.001, 0.01)),
     ]
 
 
 def test_what_is_not_compared_is_as_in_a_single_run() -> None:
     config = CompareConfig(optimizer="sgd", optimizer_args={"momentum": 0.9}, lr=0.05, mode="async", staleness=2)
     (arm,) = config.arms()
-    assert (arm.optimizer, arm.mode, arm.lrs) == (SGD, Async(2), (0.05,))
+    assert (arm.optimizer, arm.scheme, arm.lrs) == (SGD, Scheme(Async(2)), (0.05,))
+    (arm,) = CompareConfig(mode="async", gather=2, correction="lag-lr").arms()
+    assert arm.scheme == Scheme(Async(gather=2), LagRate())
 
 
 def test_optimizers_without_rates_get_their_usual_ones_in_every_mode() -> None:
@@ -74,13 +77,21 @@ def test_seeds_follow_the_first_one() -> None:
     assert plan(CompareConfig()).out.parent == Path("runs")
 
 
-def test_a_run_is_what_psgd_train_would_make_of_the_same_options() -> None:
+@pytest.mark.parametrize(
+    ("mode", "options"),
+    [
+        ("sync+1", {"backups": 1}),
+        ("async:4/softsync=2/dca", {"mode": "async", "staleness": 4, "gather": 2, "correction": "dca=2:0.95"}),
+        ("async/gap=0.9", {"mode": "async", "correction": "gap=0.9"}),
+    ],
+)
+def test_a_run_is_what_psgd_train_would_make_of_the_same_options(mode: str, options: dict[str, Any]) -> None:
     config = CompareConfig(
-        plane="memory", steps=3, optimizers=("sgd:momentum=0.9",), modes=("sync+1",), lrs=("0.1",), seed=5, seeds=1
+        plane="memory", steps=3, optimizers=("sgd:momentum=0.9",), modes=(mode,), lrs=("0.1",), seed=5, seeds=1
     )
     run = next(plan(config).runs())
     alone = TrainConfig(
-        plane="memory", steps=3, optimizer="sgd", optimizer_args={"momentum": 0.9}, backups=1, lr=0.1, seed=5
+        plane="memory", steps=3, optimizer="sgd", optimizer_args={"momentum": 0.9}, lr=0.1, seed=5, **options
     )
     assert make_trainer(config, run).plan().settings == build_trainer(alone).plan().settings
 
@@ -164,7 +175,7 @@ def test_a_comparison_in_which_runs_failed_says_so_after_its_report(
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        (("--modes", "sync,asink"), "modes must be sync, sync+BACKUPS, async or async:STALENESS, got 'asink'"),
+        (("--modes", "sync,asink"), "modes must be sync[+BACKUPS] or async[:STALENESS], and behind async"),
         (("--modes", "sync+2"), "backups must be < slots"),
         (("--optimizers", "adam,,sgd:0.9x="), "optimizers must be written NAME or NAME:ARGUMENT=VALUE:..."),
         (("--optimizers", "adam,adam"), "arms must differ, got adam_sync 2 times"),
@@ -178,6 +189,12 @@ def test_a_comparison_in_which_runs_failed_says_so_after_its_report(
         (("--optimizers", "sgd", "--lr", "0.2"), "lr must be left out with optimizers, got 0.2; say it with lrs"),
         (("--optimizers", "sgd", "--optimizer", "sgd"), "optimizer must be left out with optimizers, got sgd"),
         (("--modes", "async", "--mode", "async"), "mode must be left out with modes, got async; say it with modes"),
+        (
+            ("--modes", "async", "--correction", "gap", "--mode", "async"),
+            "mode must be left out with modes, got async; say it with modes",
+        ),
+        (("--modes", "async/softsync=3"), "gather must be <= slots, got 3 of 2 slots"),
+        (("--modes", "async/dc=-1"), "delay compensation strength must be a finite number >= 0, got -1.0"),
         (("--seeds", "0"), "seeds must be >= 1, got 0"),
         (("--patience", "3"), "patience must be left out: all runs have the same budget, got 3"),
         (("--plot",), "plot must be left out: a comparison draws pictures of its own; try psgd train"),

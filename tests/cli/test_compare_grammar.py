@@ -1,34 +1,63 @@
 import pytest
 
 from psgd.cli.compare_grammar import parse_mode, parse_optimizer, parse_rates
-from psgd.core.modes import Async, Mode, Sync
+from psgd.core.corrections import DelayCompensation, GapAware, LagRate
+from psgd.core.modes import Async, Sync
 from psgd.errors import ConfigurationError
-from psgd.experiments.arms import OptimizerChoice, mode_name
+from psgd.experiments.arms import OptimizerChoice, Scheme, mode_name
 from psgd.experiments.learning_rates import usual_rates
 
 ADAM, SGD = OptimizerChoice("adam"), OptimizerChoice("sgd", {"momentum": 0.9})
 
 
 @pytest.mark.parametrize(
-    ("text", "mode"),
+    ("text", "scheme"),
     [
-        ("sync", Sync()),
-        ("sync+1", Sync(1)),
-        ("async", Async()),
-        ("async:0", Async(0)),
-        ("async:4", Async(4)),
+        ("sync", Scheme(Sync())),
+        ("sync+1", Scheme(Sync(1))),
+        ("async", Scheme(Async())),
+        ("async:0", Scheme(Async(0))),
+        ("async:4", Scheme(Async(4))),
+        ("async/softsync=5", Scheme(Async(gather=5))),
+        ("async/lag-lr", Scheme(Async(), LagRate())),
+        ("async:4/softsync=5/lag-lr", Scheme(Async(4, 5), LagRate())),
+        ("async:0/dc=0.5", Scheme(Async(0), DelayCompensation(0.5))),
+        ("async/softsync=2/dca=3:0.5", Scheme(Async(gather=2), DelayCompensation(3.0, adaptive=True, decay=0.5))),
+        ("async/gap=0.99", Scheme(Async(), GapAware(0.99))),
     ],
 )
-def test_a_mode_is_read_and_written_alike(text: str, mode: Mode) -> None:
-    assert parse_mode(text) == mode
-    assert mode_name(mode) == text
+def test_a_mode_is_read_and_written_alike(text: str, scheme: Scheme) -> None:
+    assert parse_mode(text) == scheme
+    assert mode_name(scheme) == text
 
 
-@pytest.mark.parametrize("text", ["", "synch", "sync:1", "async+1", "async:-1", "sync+", "async:4x"])
+def test_what_follows_a_mode_may_come_in_any_order() -> None:
+    assert parse_mode("async/gap/softsync=2") == Scheme(Async(gather=2), GapAware())
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("", "synch", "sync:1", "async+1", "async:-1", "sync+", "async:4x", "async/", "/lag-lr", "async//gap"),
+        *("async/softsync", "async/softsync=", "async/softsync=x", "async/lag-lr=1", "async/dc=", "async/dc=x"),
+        *("async/dc=1:2", "async/dca=1:2:3", "async/gap=0.9:1", "async/dc/gap", "async/softsync=2/softsync=3"),
+        *("sync/softsync=2", "sync/lag-lr", "sync+1/gap", "async/fast"),
+    ],
+)
 def test_another_word_for_a_mode_is_told_the_grammar(text: str) -> None:
-    with pytest.raises(ConfigurationError, match=r"^modes must be sync, .*, async or async:STALENESS, got ") as caught:
+    with pytest.raises(ConfigurationError) as caught:
         parse_mode(text)
-    assert str(caught.value).endswith(f"got {text!r}")
+    assert str(caught.value) == (
+        "modes must be sync[+BACKUPS] or async[:STALENESS], and behind async, each behind a slash, softsync=K and one "
+        f"of lag-lr, dc[=LAMBDA], dca[=LAMBDA0[:M]] or gap[=BETA]; got {text!r}"
+    )
+
+
+def test_a_number_out_of_range_is_told_what_it_may_be() -> None:
+    with pytest.raises(ConfigurationError, match=r"^gather must be >= 1, got 0$"):
+        parse_mode("async/softsync=0")
+    with pytest.raises(ConfigurationError, match=r"^gap-aware decay must be in \[0, 1\), got 1.0$"):
+        parse_mode("async/gap=1")
 
 
 @pytest.mark.parametrize(

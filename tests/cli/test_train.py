@@ -18,11 +18,12 @@ from psgd.core.local_steps import LocalSteps
 from psgd.core.modes import Async, Sync
 from psgd.data.batches import MapDataset
 from psgd.errors import ConfigurationError, ResourceError
-from psgd.runlog import Header, Record, read
+from psgd.runlog import Header, Notice, Record, read
 from psgd.training.policies import EarlyStopping, ModelCheckpoint, Policies, ReduceLROnPlateau
 from tests.records import ITERATION
 
 FIGURES = {
+    *("gather", "correction", "updates"),
     *("mode", "staleness", "backups", "workers", "slots", "shards", "steps", "pushes", "samples", "seconds"),
     *("samples_per_s", "train_loss", "test_loss", "test_accuracy", "weights_sha256", "lag", "dropped_samples"),
     *(
@@ -109,6 +110,27 @@ def test_a_bounded_asynchronous_run_stays_within_its_bound(capsys: pytest.Captur
     assert figures["test_accuracy"] >= 0.96
 
 
+@pytest.mark.parametrize("correction", ["lag-lr", "dc=0.5", "dca=2:0.9", "gap=0.99"])
+def test_a_run_with_a_correction_says_so_in_its_log(correction: str, capsys: pytest.CaptureFixture[str]) -> None:
+    options = ("--mode", "async", "--gather", "2", "--correction", correction, "--epochs", "2")
+    assert train(*options, "--json", "--out", "run") == 0
+    figures = json.loads(capsys.readouterr().out.splitlines()[-1])
+    header, *records = read(Path("run"))
+    assert isinstance(header, Header)
+    assert (header.settings["mode"], header.settings["gather"], header.settings["correction"]) == (
+        "async",
+        2,
+        correction,
+    )
+    assert (figures["gather"], figures["correction"], figures["pushes"]) == (2, correction, 88)
+    assert (figures["updates"], figures["dropped_pushes"]) == (44, 0)
+    assert figures["test_accuracy"] > 0.8
+    notes = [record.text for record in records if isinstance(record, Notice)]
+    assert [note.partition(": shards keep")[0] for note in notes] == (
+        [] if correction == "lag-lr" else [f"correction {correction}"]
+    )
+
+
 def test_without_json_a_table_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
     assert train("--steps", "2", "--out", "run") == 0
     lines = capsys.readouterr().out.splitlines()
@@ -158,6 +180,8 @@ def test_a_dry_run_tells_the_plan_and_writes_nothing(capsys: pytest.CaptureFixtu
     plan = json.loads(capsys.readouterr().out)
     assert plan == {
         "mode": "sync",
+        "gather": 1,
+        "correction": None,
         "workers": 2,
         "slots": 2,
         "steps": 220,
@@ -369,6 +393,15 @@ def test_a_malformed_straggler_is_refused(text: str) -> None:
         ("--outer-momentum 0.5", ["outer_momentum must be left out without local_steps, got 0.5"]),
         ("--staleness 2", ["staleness must be left out with mode sync, got 2"]),
         ("--mode async --backups 1", ["backups must be left out with mode async, got 1"]),
+        ("--gather 2", ["gather must be left out with mode sync, got 2; try mode async"]),
+        ("--correction gap", ["correction must be left out with mode sync, got gap; try mode async"]),
+        ("--mode async --gather 0", ["gather must be >= 1, got 0"]),
+        ("--mode async --gather 3", ["gather must be <= slots, got 3 of 2 slots"]),
+        (
+            "--mode async --correction dcb",
+            ["correction must be lag-lr, dc[=LAMBDA], dca[=LAMBDA0[:M]] or gap[=BETA], got 'dcb'"],
+        ),
+        ("--mode async --correction dca=2:1", ["delay compensation decay must be in [0, 1), got 1.0"]),
         ("--mode async --staleness -1", ["staleness must be >= 0 or None, got -1"]),
         ("--lr -0.1", ["lr must be a finite number >= 0, got -0.1"]),
         ("--lr nan", ["lr must be a finite number >= 0, got nan"]),

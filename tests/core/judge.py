@@ -3,10 +3,11 @@
 import math
 from dataclasses import dataclass, field
 
+from psgd.core.corrections import LagRate
 from psgd.core.effects import How
-from psgd.core.ids import LEAD, Boundary, Shard, Slot, Step
+from psgd.core.ids import LEAD, Boundary, Shard, Slot, Step, Version
 from psgd.core.messages import Commit, Granted, Pulled, Push, Receipt, Snapshot, Status
-from psgd.core.modes import Rules, Sync
+from psgd.core.modes import Async, Rules, Sync
 
 FAR = 10**9
 LR = (0.5,)
@@ -19,6 +20,9 @@ class Seen:
     staged: dict[Slot, Push] = field(default_factory=dict)
     version: int = 0
     applied: list[tuple[Step, tuple[Slot, ...]]] = field(default_factory=list)
+    gathered: list[tuple[Push, float]] = field(default_factory=list)
+    windows: list[int] = field(default_factory=list)
+    copies: set[Version] = field(default_factory=set)
     receipts: dict[tuple[Slot, Step], Receipt] = field(default_factory=dict)
     snapshots: dict[Boundary, int] = field(default_factory=dict)
     measured: dict[Step, tuple[tuple[Slot, ...], tuple[float, ...]]] = field(default_factory=dict)
@@ -163,12 +167,53 @@ class Judge:
                 assert len(slots) >= self.rules.mode.quorum(self.rules.slots), "did not wait"
                 assert how == How(step, self.lr_factor(step), self.clip_scale(step, slots))
             else:
-                limit = self.rules.clip_norm
-                scale = 1.0 if limit is None or push.norm is None else min(1.0, limit / (push.norm + 1e-6))
-                assert how == How(push.tick, push.lr_factor, scale)
-                assert (push.norm is None) == (limit is None)
+                assert how == self.how(shard, push)
         seen.applied.append((step, slots))
         seen.version += 1
+
+    def how(self, shard: Shard, push: Push) -> How:
+        """How a push is to be taken by itself, on arrival."""
+        seen, limit = self.shards[shard], self.rules.clip_norm
+        assert (push.norm is None) == (limit is None)
+        scale = 1.0 if limit is None or push.norm is None else min(1.0, limit / (push.norm + 1e-6))
+        late = push.pulled if self.rules.keeps_pulled and push.pulled < seen.version else None
+        assert late is None or late in seen.copies, "the weights that it was computed from are gone"
+        return How(push.tick, push.lr_factor * self.weight(seen.version - push.pulled), scale, late)
+
+    def weight(self, lag: int) -> float:
+        """What a gradient counts for."""
+        return 1 / lag if isinstance(self.rules.correction, LagRate) and lag > 1 else 1.0
+
+    def gathers(self, shard: Shard, slot: Slot, step: Step, how: How, weight: float) -> None:
+        """A shard adds a gradient to those of its next update."""
+        seen = self.shards[shard]
+        push = seen.staged.pop(slot)
+        assert push.step == step
+        assert push.finite
+        assert not any((slot, step) == (s, at) for at, slots in seen.applied for s in slots), "applied before"
+        assert not any((slot, step) == (other.slot, other.step) for other, _ in seen.gathered), "gathered twice"
+        assert weight == self.weight(seen.version - push.pulled)
+        assert how == self.how(shard, push)
+        seen.gathered.append((push, weight))
+
+    def applies_gathered(self, shard: Shard, count: int, weight: float, how: How) -> None:
+        """A shard updates with all that it has gathered."""
+        seen = self.shards[shard]
+        weights = [weight for _, weight in seen.gathered]
+        last, _ = seen.gathered[-1]
+        assert (count, weight) == (len(weights), sum(weights))
+        assert how == How(last.tick, last.lr_factor * (sum(weights) / count))
+        seen.applied += [(push.step, (push.slot,)) for push, _ in seen.gathered]
+        seen.windows.append(count)
+        seen.gathered = []
+        seen.version += 1
+
+    def holds(self, shard: Shard, now: Version, versions: tuple[Version, ...]) -> None:
+        """A shard keeps copies of weights."""
+        seen = self.shards[shard]
+        assert now == seen.version
+        assert set(versions) <= seen.copies | {now}, "wants a copy of weights that are gone"
+        seen.copies = set(versions)
 
     def commits_to(self, commit: Commit) -> None:
         """The lead tells a shard to close a step."""
@@ -232,8 +277,26 @@ class Judge:
         for seen in self.shards:
             assert not seen.staged
             assert seen.receipts.keys() == self.grants.keys()
-            assert seen.version == len(seen.applied)
+            taken = [(slot, step) for step, slots in seen.applied for slot in slots]
+            assert len(set(taken)) == len(taken), "applied twice"
+            left = [(push.slot, push.step) for push, _ in seen.gathered]
+            accepted = {key for key, receipt in seen.receipts.items() if receipt.status is Status.ACCEPTED}
+            assert {*taken, *left} == accepted
+            assert not set(taken) & set(left)
+            self._verify_windows(seen)
         for key in self.grants:
             verdicts = {seen.receipts[key].status for seen in self.shards}
             assert len(verdicts - {Status.ADVANCED}) == 1
             assert deaths or Status.ADVANCED not in verdicts
+
+    def _verify_windows(self, seen: Seen) -> None:
+        """Every update had as many gradients as the mode says, but for the last one of a budget that was used up."""
+        gather = self.rules.mode.gather if isinstance(self.rules.mode, Async) else 1
+        if gather == 1:
+            assert seen.version == len(seen.applied)
+            return
+        assert seen.version == len(seen.windows)
+        assert all(count == gather for count in seen.windows[:-1])
+        assert all(1 <= count <= gather for count in seen.windows[-1:])
+        if self.rules.steps is not None and self.end == self.rules.steps:
+            assert not seen.gathered, "the budget is used up, and something is left"

@@ -1,13 +1,15 @@
 """Who may start an iteration: the barrier, the staleness bound, the budget and the evaluations."""
 
+import hypothesis.strategies as st
 import pytest
+from hypothesis import given
 
 from psgd.core.gate import UNREACHED, ClockGate, RoundGate, boundary_at, boundary_step, may_start
 from psgd.core.ids import Boundary, Slot, Step
 from psgd.core.messages import Ended, Granted, Settle
 from psgd.core.modes import Async, Rules, Sync
 
-A, B, C = Slot(0), Slot(1), Slot(2)
+A, B, C, D = Slot(0), Slot(1), Slot(2), Slot(3)
 
 
 def granted(step: int, tick: int) -> Granted:
@@ -228,6 +230,29 @@ def test_nobody_waits_for_a_slot_that_has_left() -> None:
     gate.leave(C, 0)
     assert gate.decide(A, Step(1)) == granted(1, tick=0)
     assert gate.clocks == (1, 0, 0)
+
+
+@given(st.lists(st.tuples(st.booleans(), st.sampled_from([A, B, C]), st.integers(0, 6)), max_size=20))
+def test_what_is_counted_as_it_happens_is_what_a_look_at_every_slot_would_find(
+    events: list[tuple[bool, Slot, int]],
+) -> None:
+    gate = clock_gate(slots=4, steps=None)
+    finished, left = {A: 0, B: 0, C: 0, D: 0}, set()
+    for leaves, slot, count in events:
+        finished[slot] = max(finished[slot], count)
+        if leaves:
+            gate.leave(slot, count)
+            left.add(slot)
+        else:
+            gate.finish(slot, count)
+    assert gate.finished_steps == sum(finished.values()) // 4
+    assert gate.clocks == tuple(finished.values())
+    gate.leave(D, finished[D])
+    slowest = min((count for slot, count in finished.items() if slot not in {*left, D}), default=None)
+    if slowest is not None:
+        asking = next(slot for slot in finished if slot not in {*left, D})
+        assert gate.decide(asking, Step(9)) is not None
+        assert gate.max_clock_gap == 9 - slowest
 
 
 def test_a_slot_that_has_left_is_granted_nothing() -> None:

@@ -1,7 +1,10 @@
 """The user's words for a mode, and what must fit together."""
 
+from typing import Any
+
 import pytest
 
+from psgd.core.corrections import DelayCompensation, GapAware, LagRate
 from psgd.core.modes import Async, Mode, Rules, Sync
 from psgd.errors import ConfigurationError
 
@@ -23,7 +26,7 @@ def test_a_negative_staleness_is_refused() -> None:
 
 @pytest.mark.parametrize("field", ["slots", "shards", "steps", "evaluate_every"])
 def test_a_number_below_one_is_refused(field: str) -> None:
-    numbers = {"slots": 1, "shards": 1, "steps": 1, "evaluate_every": 1} | {field: 0}
+    numbers: dict[str, Any] = {"slots": 1, "shards": 1, "steps": 1, "evaluate_every": 1} | {field: 0}
     with pytest.raises(ConfigurationError, match=rf"^{field} must be >= 1, got 0$"):
         Rules(Sync(), numbers["slots"], numbers["shards"], numbers["steps"], numbers["evaluate_every"])
 
@@ -37,3 +40,29 @@ def test_backups_leave_one_slot_to_wait_for() -> None:
 def test_a_run_may_be_without_budget_and_without_evaluations(mode: Mode) -> None:
     rules = Rules(mode, slots=2, shards=1, steps=None)
     assert (rules.steps, rules.evaluate_every) == (None, None)
+
+
+def test_an_update_averages_at_least_one_gradient_and_at_most_one_a_slot() -> None:
+    with pytest.raises(ConfigurationError, match=r"^gather must be >= 1, got 0$"):
+        Async(gather=0)
+    with pytest.raises(ConfigurationError, match=r"^gather must be <= slots, got 3 of 2 slots$"):
+        Rules(Async(gather=3), slots=2, shards=1, steps=1)
+
+
+@pytest.mark.parametrize(("steps", "budget"), [(5, 15), (None, None)])
+def test_the_budget_counts_the_iterations_of_all_slots(steps: int | None, budget: int | None) -> None:
+    assert Rules(Async(), slots=3, shards=2, steps=steps).budget == budget
+
+
+def test_corrections_belong_to_async_mode() -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        Rules(Sync(), slots=2, shards=1, steps=1, correction=DelayCompensation())
+    assert str(caught.value) == (
+        "correction must be left out with mode sync, where nothing is stale, got dc=0.04; try async"
+    )
+
+
+def test_only_what_compares_weights_has_shards_keep_what_was_pulled() -> None:
+    corrections = [None, LagRate(), DelayCompensation(0.0), DelayCompensation(), GapAware()]
+    kept = [Rules(Async(), slots=2, shards=1, steps=1, correction=each).keeps_pulled for each in corrections]
+    assert kept == [False, False, False, True, True]

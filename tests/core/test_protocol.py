@@ -1,6 +1,10 @@
 """One shard's protocol: what it refuses, what waits, and what each message leads to."""
 
+from typing import Any
+
+import hypothesis.strategies as st
 import pytest
+from hypothesis import given
 
 from psgd.core.effects import (
     Answer,
@@ -17,6 +21,7 @@ from psgd.core.effects import (
     Ticked,
     key_of,
 )
+from psgd.core.gate import ClockGate, RoundGate
 from psgd.core.ids import LEAD, Boundary, Generation, Incarnation, Shard, Slot, Step, Version
 from psgd.core.messages import (
     Advance,
@@ -524,3 +529,46 @@ def test_a_follower_counts_what_it_has_applied(mode: Mode) -> None:
     assert driven.replies(Inspect()) == [
         Figures(Version(1), steps=0, accepted=1, dropped=0, max_clock_gap=0, clocks=())
     ]
+
+
+# ------------------------------------------------------------------ those who wait
+
+
+SLOTS = st.sampled_from([A, B, Slot(2)])
+ASKS = st.builds(ask, SLOTS, st.integers(0, 4))
+LEAVES = st.builds(lambda slot, finished: Leave(slot, OLD, finished), SLOTS, st.integers(0, 4))
+SETTLES = st.builds(lambda boundary, stop: Settle(Boundary(boundary), stop), st.integers(1, 3), st.booleans())
+PUSHES = st.builds(push, SLOTS, st.integers(0, 3))
+
+
+@pytest.mark.parametrize("mode", [Sync(), Sync(1), Async(), Async(0), Async(1)], ids=str)
+@given(events=st.lists(ASKS | LEAVES | SETTLES | PUSHES, max_size=30), every=st.none() | st.integers(1, 2))
+def test_nobody_waits_for_longer_than_if_everybody_were_looked_at_with_every_event(
+    mode: Mode, events: list[Request], every: int | None
+) -> None:
+    driven, looking = (Driven(mode, slots=3, steps=4, every=every) for _ in range(2))
+    for event in events:
+        looking.protocol._outlook = (object(),)  # something has changed, always
+        assert driven.take(event) == looking.take(event)
+
+
+@pytest.mark.parametrize(("mode", "gate"), [(Sync(), RoundGate), (Async(0), ClockGate)])
+def test_those_who_wait_are_left_alone_while_nothing_changes_for_them(
+    mode: Mode, gate: type[RoundGate] | type[ClockGate], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looked_at: list[Slot] = []
+    decide = gate.decide
+
+    def count(self: Any, slot: Slot, step: Step) -> Granted | Ended | None:
+        looked_at.append(slot)
+        return decide(self, slot, step)
+
+    monkeypatch.setattr(gate, "decide", count)
+    driven = Driven(mode, slots=3)
+    for slot in (A, B):
+        driven.take(ask(slot))
+        assert driven.replies(ask(slot, 1)) == []
+    looked_at.clear()
+    for event in (pull(), ask(Slot(2)), Inspect()):
+        driven.take(event)
+    assert looked_at == [Slot(2)]

@@ -11,12 +11,16 @@ from typing import NamedTuple
 from psgd.core.effects import (
     Answer,
     Applied,
+    ApplyGathered,
     ApplyGradient,
     ApplyMean,
     Discard,
     DropSnapshots,
     Effect,
     Event,
+    Gather,
+    Gathered,
+    HoldWeights,
     KeepSnapshot,
     Key,
     MeanMeasured,
@@ -324,6 +328,14 @@ class World:
             case ApplyGradient(slot, step, how):
                 judge.applies(shard, step, (slot,), how)
                 self._handle(shard, Applied(LR))
+            case Gather(slot, step, how, weight):
+                judge.gathers(shard, slot, step, how, weight)
+                self._handle(shard, Gathered(LR))
+            case ApplyGathered(count, weight, how):
+                judge.applies_gathered(shard, count, weight, how)
+                self._handle(shard, Applied(LR))
+            case HoldWeights(now, versions):
+                judge.holds(shard, now, versions)
             case Answer(key, reply):
                 self._answer(shard, key, reply)
             case Tell(peer, message):

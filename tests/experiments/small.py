@@ -9,7 +9,7 @@ from torch import nn
 from torch.utils.data import TensorDataset
 
 from psgd.core.modes import Async, Sync
-from psgd.experiments.arms import Arm, Comparison, OptimizerChoice, Run
+from psgd.experiments.arms import Arm, Comparison, OptimizerChoice, Run, Scheme
 from psgd.trainer import Trainer
 
 SGD, ADAM = OptimizerChoice("sgd", {"momentum": 0.5}), OptimizerChoice("adam")
@@ -21,7 +21,7 @@ RULES: dict[str, Callable[..., torch.optim.Optimizer]] = {
 
 
 def two_arms(out: Path, *, seeds: tuple[int, ...] = (0, 1)) -> Comparison:
-    return Comparison((Arm(SGD, Sync(), (0.125, 0.25)), Arm(ADAM, Async(1), (0.125,))), seeds, out)
+    return Comparison((Arm(SGD, Scheme(Sync()), (0.125, 0.25)), Arm(ADAM, Scheme(Async(1)), (0.125,))), seeds, out)
 
 
 def trainer_of(run: Run, steps: int = 2) -> Trainer:
@@ -30,7 +30,7 @@ def trainer_of(run: Run, steps: int = 2) -> Trainer:
         optimizer=partial(RULES[run.arm.optimizer.name], lr=run.lr),
         train_data=DATA,
         val_data=DATA,
-        mode=run.arm.mode,
+        mode=run.arm.scheme.mode,
         workers=2,
         batch_size=4,
         steps=steps,

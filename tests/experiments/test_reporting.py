@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from psgd.core.corrections import LagRate
 from psgd.core.modes import Async, Sync
-from psgd.experiments.arms import Arm, Comparison, Run
+from psgd.experiments.arms import Arm, Comparison, Run, Scheme
 from psgd.experiments.reporting import read_figures, write_report
 from tests.analysis.runs import evaluation, losses, write_run
 from tests.experiments.small import ADAM, SGD
@@ -15,7 +16,7 @@ from tests.experiments.small import ADAM, SGD
 @pytest.fixture
 def comparison(tmp_path: Path) -> Comparison:
     """Two arms of which one has a run less."""
-    arms = Arm(SGD, Sync(1), (0.2, 0.1)), Arm(ADAM, Async(4), (0.1,))
+    arms = Arm(SGD, Scheme(Sync(1)), (0.2, 0.1)), Arm(ADAM, Scheme(Async(4)), (0.1,))
     comparison = Comparison(arms, (3, 4), tmp_path / "out")
     for run in comparison.runs():
         if run != Run(arms[1], 0.1, 4):
@@ -37,10 +38,19 @@ def test_everything_is_read_back_from_the_logs(comparison: Comparison) -> None:
         "optimizer_args": {},
         "mode": "async",
         "staleness": 4,
+        "gather": 1,
+        "correction": None,
         "backups": 0,
     }
     assert adam.rates[0].runs[1] is None
     assert sgd.about["backups"] == 1
+
+
+def test_what_a_mode_does_otherwise_is_among_what_machines_know(tmp_path: Path) -> None:
+    arm = Arm(SGD, Scheme(Async(None, gather=3), LagRate()), (0.1,))
+    (read,) = read_figures(Comparison((arm,), (3,), tmp_path)).arms
+    assert read.mode == "async/softsync=3/lag-lr"
+    assert (read.about["staleness"], read.about["gather"], read.about["correction"]) == (None, 3, "lag-lr")
 
 
 def test_the_report_is_a_page_json_and_pictures(comparison: Comparison) -> None:

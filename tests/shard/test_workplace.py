@@ -6,7 +6,9 @@ from torch import Tensor
 
 from psgd import inprocess
 from psgd.config import Job
+from psgd.core.corrections import Correction, DelayCompensation, GapAware
 from psgd.core.effects import How
+from psgd.core.ids import Version
 from psgd.core.layout import Layout, Role, Span, TensorSpec, partition
 from psgd.core.modes import Async, Mode, Sync
 from psgd.errors import ResourceError
@@ -204,6 +206,34 @@ def test_a_device_that_gets_copies_has_the_bits_of_the_host(
     assert run(job) == expected
 
 
+# ------------------------------------------------------------------ gradients that are gathered, or late
+
+
+def train_on_arrival(make_workplace: MakeWorkplace, correction: Correction) -> Tensor:
+    """The weights in the end; two gradients an update come in the same memory, one right behind the other."""
+    (part,) = partition(LAYOUT, 1)
+    factory, memory = partial(torch.optim.SGD, lr=0.1, momentum=0.9), allocate(part.bytes)
+    shard_state = ShardState(
+        LAYOUT, [part], factory, None, False, memory, make_workplace, correction=correction, gathers=True
+    )
+    shard_state.load(drawn(99).memory)
+    push = drawn(0)
+    for update in range(4):
+        pulled = None if update == 0 else Version(update - 1)
+        shard_state.hold(Version(update), [Version(update), *([] if pulled is None else [pulled])])
+        for seed in (2 * update, 2 * update + 1):
+            push.memory.copy_(drawn(seed).memory)
+            shard_state.gather(push, How(tick=0, pulled=pulled), 0.5)
+        shard_state.apply_gathered(2, 1.0, How(tick=0))
+    return shard_state.memory.view(torch.float32)
+
+
+@pytest.mark.parametrize("correction", [DelayCompensation(0.5), DelayCompensation(adaptive=True), GapAware()], ids=str)
+def test_on_a_device_gradients_are_gathered_and_corrected_with_the_same_bits(correction: Correction) -> None:
+    found = train_on_arrival(partial(OnDevice, device=CPU), correction)
+    assert torch.equal(found, train_on_arrival(InPlace, correction))
+
+
 # ------------------------------------------------------------------ on a real GPU
 
 CUDA = partial(OnDevice, device=torch.device("cuda", 0))
@@ -239,6 +269,13 @@ def test_an_optimizer_is_as_fast_as_torch_has_it_on_a_gpu_and_close_to_the_cpu(o
         for step in range(3):
             shard_state.apply([drawn(step), drawn(step + 10)], How(tick=step))
         results.append(shard_state.memory.view(torch.float32))
+    torch.testing.assert_close(*results, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("correction", [DelayCompensation(0.5), DelayCompensation(adaptive=True), GapAware()], ids=str)
+def test_on_a_gpu_gradients_are_gathered_and_corrected_as_on_the_cpu(correction: Correction) -> None:
+    results = [train_on_arrival(place, correction) for place in (CUDA, InPlace)]
     torch.testing.assert_close(*results, rtol=1e-4, atol=1e-5)
 
 
