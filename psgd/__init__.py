@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from psgd.config import Clip, Placement, Straggler
     from psgd.core.modes import Async, Sync
+    from psgd.durations import parse_duration
     from psgd.errors import (
         ConfigurationError,
         DataError,
@@ -61,6 +62,7 @@ _HOMES = {
     "optimizer": "psgd.training.optimizers",
     "optimizer_from": "psgd.training.rules.from_function",
     "param_groups": "psgd.training.groups",
+    "parse_duration": "psgd.durations",
     "regularize": "psgd.training.regularization",
     "report": "psgd.worker.session",
     "schedule": "psgd.training.schedules",
@@ -97,6 +99,7 @@ __all__ = [
     "optimizer",
     "optimizer_from",
     "param_groups",
+    "parse_duration",
     "regularize",
     "report",
     "schedule",

@@ -317,7 +317,7 @@ def describe(job: Job, placement: Placement, optimizer: Optimizer) -> dict[str, 
         "metrics": None if training.metrics is None else [getattr(m, "key", _name(m)) for m in training.metrics],
         "clip": None if job.clip is None else asdict(job.clip),
         "on_nonfinite": job.on_nonfinite,
-        "stragglers": [asdict(straggler) for straggler in training.stragglers],
+        "stragglers": [{"slot": s.slot, "delay": str(s.delay), "factor": s.factor} for s in training.stragglers],
         "placement": asdict(placement),
     }
 

@@ -17,6 +17,7 @@ from torch.utils.data import TensorDataset
 import psgd
 from psgd.config import Job, OwnLoop, Placement, Straggler
 from psgd.coordinator.outcome import Outcome
+from psgd.durations import constant
 from psgd.errors import ConfigurationError, ResourceError
 from psgd.observers import JsonLinesWriter
 from psgd.runlog import Evaluation, Footer, Header, Iteration, Record, read
@@ -267,7 +268,7 @@ def test_everything_reaches_the_job() -> None:
     def schedule(optimizer: torch.optim.Optimizer) -> torch.optim.lr_scheduler.LRScheduler:
         return torch.optim.lr_scheduler.StepLR(optimizer, 3)
 
-    stragglers = [Straggler(1, delay_s=0.5)]
+    stragglers = [Straggler(1, constant(0.5))]
     plan = make(
         mode=psgd.Async(3),
         loss=nn.CrossEntropyLoss(label_smoothing=0.1),

@@ -16,6 +16,7 @@ from psgd.cli.options import Entries, convert
 from psgd.cli.train_config import EPOCHS, TrainConfig
 from psgd.config import Clip, ModelFactory, Placement, Straggler
 from psgd.data.datasets import ArrayDataset, Split, load
+from psgd.durations import NUMBER, parse_duration
 from psgd.errors import ConfigurationError
 from psgd.trainer import Trainer
 from psgd.training.callbacks import Callback
@@ -27,7 +28,8 @@ from psgd.training.optimizers import ConfiguredOptimizer, resolve_optimizer
 from psgd.training.policies import EarlyStopping, ModelCheckpoint, ReduceLROnPlateau
 from psgd.training.schedules import resolve_schedule
 
-STRAGGLER = re.compile(r"(?P<slot>\d+):(?:(?P<factor>\d+(?:\.\d+)?)x|(?P<delay_ms>\d+(?:\.\d+)?)ms)")
+STRAGGLER = re.compile(r"(?P<slot>\d+|\*):(?:(?P<factor>\d+(?:\.\d+)?)x|(?P<delay>.+))")
+EVERY_SLOT = "*"
 
 
 def build_trainer(config: TrainConfig) -> Trainer:
@@ -175,19 +177,24 @@ def load_test(data: str, data_dir: str | None) -> ArrayDataset:
 
 
 def parse_straggler(text: str) -> Straggler:
-    """A slot and how much it is slowed.
+    """A slot, or each of them, and how much it is slowed: ``1:3x``, ``1:50ms``, ``*:exp:50ms``.
 
     Raises:
-        ConfigurationError: if the text says neither.
+        ConfigurationError: if the text says something else; a number without its unit might be either.
 
     Example:
-        >>> parse_straggler("1:50ms")
-        Straggler(slot=1, delay_s=0.05, factor=1.0)
+        >>> parse_straggler("*:exp:50ms").delay.mean
+        0.05
     """
     match = STRAGGLER.fullmatch(text)
-    if match is None:
-        raise ConfigurationError(f"straggler must be SLOT:3x or SLOT:50ms, got {text!r}")
-    slot = int(match["slot"])
+    if match is None or re.fullmatch(NUMBER, match["delay"] or ""):
+        raise ConfigurationError(
+            f"straggler must be SLOT:3x, SLOT:50ms or at random SLOT:exp:50ms, with * for every slot; got {text!r}"
+        )
+    slot = None if match["slot"] == EVERY_SLOT else int(match["slot"])
     if match["factor"]:
         return Straggler(slot, factor=float(match["factor"]))
-    return Straggler(slot, delay_s=float(match["delay_ms"]) / 1000)
+    try:
+        return Straggler(slot, parse_duration(match["delay"]))
+    except ConfigurationError as error:
+        raise ConfigurationError(f"straggler {text!r}: {error}") from None

@@ -141,7 +141,9 @@ class TrainConfig:
     keep_best: bool = option(False, "Length", "write the weights of the best evaluation, and of the last")
 
     seed: int = option(0, "Run", "of the weights, the order of samples and everything random")
-    straggler: tuple[str, ...] = option((), "Run", "slow a slot on purpose: 0:3x or 0:50ms", "SLOT:SLOWER,...")
+    straggler: tuple[str, ...] = option(
+        (), "Run", "slow a slot on purpose: 0:3x, 0:50ms or at random 0:exp:50ms; *: every slot", "SLOT:SLOWER,..."
+    )
     out: str | None = option(
         None, "Run", "folder for the log, TensorBoard and the weights (default: a new one in runs)", "DIR"
     )

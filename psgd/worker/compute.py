@@ -10,6 +10,7 @@ import torch
 from psgd.config import Loss, Training
 from psgd.data.batches import MapDataset, collate, to_device
 from psgd.data.sampler import BatchPlan, seed_everything
+from psgd.worker.straggling import lingering
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +45,6 @@ class Supervised:
         self._dataset = dataset
         self._device = device
         self._plan = BatchPlan(len(dataset), slots, training.batch_size, training.seed)
-        self._delays = {s.slot: s for s in training.stragglers}
 
     def __call__(self, step: int, slot: int, before_last: Callable[[], None]) -> Computation:
         """Leave the mean gradient of the slot's batch in ``.grad``.
@@ -67,7 +67,7 @@ class Supervised:
                 before_last()
             losses.append(self._backward(inputs, targets, share))
         loss = sum(share.item() for share in losses)  # on a GPU that waits, so it comes last
-        self._linger(slot, began)
+        self._linger(step, slot, time.perf_counter() - began)
         return Computation(loss, size, time.perf_counter() - began)
 
     def _backward(self, inputs: Any, targets: Any, share: float) -> torch.Tensor:
@@ -80,12 +80,11 @@ class Supervised:
         torch.autograd.backward(loss)
         return loss.detach()
 
-    def _linger(self, slot: int, began: float) -> None:
+    def _linger(self, step: int, slot: int, computed_s: float) -> None:
         """Make a straggler of the slot, if it is to be one."""
-        straggler = self._delays.get(slot)
-        if straggler is not None:
-            computed = time.perf_counter() - began
-            time.sleep(computed * (straggler.factor - 1) + straggler.delay_s)
+        seconds = lingering(self._training.stragglers, computed_s, self._plan.seed, step, slot)
+        if seconds > 0:
+            time.sleep(seconds)
 
 
 def _loss(loss: Loss, output: Any, targets: Any) -> torch.Tensor:

@@ -16,6 +16,7 @@ from psgd.cli.train_config import TrainConfig
 from psgd.config import Clip, Placement, Straggler
 from psgd.core.modes import Async, Sync
 from psgd.data.batches import MapDataset
+from psgd.durations import parse_duration
 from psgd.errors import ConfigurationError, ResourceError
 from psgd.runlog import Header, Record, read
 from psgd.training.policies import EarlyStopping, ModelCheckpoint, Policies, ReduceLROnPlateau
@@ -238,7 +239,7 @@ def test_every_option_reaches_the_trainer() -> None:
     assert (job.rules.steps, job.rules.evaluate_every) == (7, 3)
     assert (training.batch_size, training.accumulate, training.precision, training.threads) == (8, 2, "bf16", 2)
     assert (training.seed, training.use_gpu, training.overlap) == (9, True, False)
-    assert training.stragglers == (Straggler(0, factor=3.0), Straggler(5, delay_s=0.05))
+    assert training.stragglers == (Straggler(0, factor=3.0), Straggler(5, parse_duration("50ms")))
     assert job.shard_device == "cuda"
     assert plan.placement == Placement(cpus_per_worker=0.5, gpus_per_worker=0.25, gpus_per_shard=0.5, strategy="SPREAD")
     assert plan.policies.stopping == EarlyStopping(patience=4)
@@ -261,17 +262,27 @@ def test_the_mode_has_its_bound() -> None:
     [
         ("0:3x", Straggler(0, factor=3.0)),
         ("2:1.5x", Straggler(2, factor=1.5)),
-        ("1:50ms", Straggler(1, delay_s=0.05)),
-        ("1:0.5ms", Straggler(1, delay_s=0.0005)),
+        ("1:50ms", Straggler(1, parse_duration("50ms"))),
+        ("1:0.5ms", Straggler(1, parse_duration("0.5ms"))),
+        ("1:2s", Straggler(1, parse_duration("2s"))),
+        ("2:exp:50ms", Straggler(2, parse_duration("exp:50ms"))),
+        ("*:2%exp:5", Straggler(None, parse_duration("2%exp:5"))),
+        ("*:3x", Straggler(None, factor=3.0)),
     ],
 )
 def test_a_straggler_is_a_slot_and_how_much_slower(text: str, straggler: Straggler) -> None:
     assert parse_straggler(text) == straggler
 
 
-@pytest.mark.parametrize("text", ["0", "0:", ":3x", "0:3", "x:3x", "0:x", "-1:3x", "0:50s", "0:3x "])
+@pytest.mark.parametrize("text", ["0", "0:", ":3x", "0:3", "0:0.5", "x:3x", "-1:3x", "**:3x"])
 def test_a_malformed_straggler_is_refused(text: str) -> None:
-    with pytest.raises(ConfigurationError, match=r"^straggler must be SLOT:3x or SLOT:50ms, got '"):
+    with pytest.raises(ConfigurationError, match=r"^straggler must be SLOT:3x, SLOT:50ms or at random SLOT:exp:50ms"):
+        parse_straggler(text)
+
+
+@pytest.mark.parametrize("text", ["0:x", "0:3x ", "0:-50ms", "1:exp", "*:exp:0ms", "0:3y"])
+def test_a_stragglers_malformed_delay_is_refused_in_the_words_of_durations(text: str) -> None:
+    with pytest.raises(ConfigurationError, match=rf"^straggler '{re.escape(text)}': a duration must be "):
         parse_straggler(text)
 
 
@@ -361,7 +372,7 @@ def test_a_malformed_straggler_is_refused(text: str) -> None:
         ("--evaluate-every 0", ["evaluate_every must be >= 1, got 0"]),
         ("--patience 0", ["patience must be >= 1, got 0"]),
         ("--seed -1", ["seed must be", "got -1"]),
-        ("--straggler 0:3", ["straggler must be SLOT:3x or SLOT:50ms, got '0:3'"]),
+        ("--straggler 0:3", ["straggler must be SLOT:3x, SLOT:50ms or at random SLOT:exp:50ms", "got '0:3'"]),
         ("--straggler 2:3x", ["straggler slot must be < slots (2), got 2"]),
         ("--straggler 0:0.5x", ["straggler factor must be >= 1, got 0.5"]),
         ("--placement near", ["--placement must be pack or spread, got 'near'"]),
