@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from psgd.training.groups import param_groups, undecayed
     from psgd.training.losses import loss
     from psgd.training.optimizers import optimizer
-    from psgd.training.policies import EarlyStopping, ModelCheckpoint, ReduceLROnPlateau
+    from psgd.training.policies import EarlyStopping, ModelCheckpoint, ReduceLROnPlateau, StopAfter, StopAtTarget
     from psgd.training.regularization import regularize
     from psgd.training.rules.from_function import optimizer_from
     from psgd.training.schedules import schedule
@@ -53,6 +53,8 @@ _HOMES = {
     "ResourceError": "psgd.errors",
     "Result": "psgd.result",
     "RunEnded": "psgd.errors",
+    "StopAfter": "psgd.training.policies",
+    "StopAtTarget": "psgd.training.policies",
     "Straggler": "psgd.config",
     "Sync": "psgd.core.modes",
     "Trainer": "psgd.trainer",
@@ -90,6 +92,8 @@ __all__ = [
     "ResourceError",
     "Result",
     "RunEnded",
+    "StopAfter",
+    "StopAtTarget",
     "Straggler",
     "Sync",
     "Trainer",

@@ -115,8 +115,8 @@ class Trainer:
         stragglers: slots slowed on purpose.
         train_loop: a loop of your own, run once a worker, instead of the built-in one; called with
             ``train_loop_config`` if it takes an argument. The shards still need ``model`` and ``optimizer``.
-        callbacks: told what happens, in this process; some decide: `EarlyStopping`, `ReduceLROnPlateau`,
-            `ModelCheckpoint`, `LearningRateScheduler`.
+        callbacks: told what happens, in this process; some decide: `EarlyStopping`, `StopAtTarget`,
+            `StopAfter`, `ReduceLROnPlateau`, `ModelCheckpoint`, `LearningRateScheduler`.
         warm_start: weights to start from: a ``state_dict``, or the path of a .safetensors file.
         layout: whether shards cut tensors (``sliced``) or keep them ``whole``; ``auto`` keeps them whole only where
             the optimizer needs that.

@@ -24,7 +24,7 @@ from psgd.runlog import Evaluation, Footer, Header, Iteration, Record, read
 from psgd.trainer import Trainer
 from psgd.training.callbacks import Callback
 from psgd.training.metrics import evaluate
-from psgd.training.policies import EarlyStopping
+from psgd.training.policies import EarlyStopping, StopAfter, StopAtTarget
 from psgd.training.warm_start import apply_weights
 from psgd.transport.flat import sha256
 from psgd.worker.outgoing import Outgoing
@@ -221,6 +221,18 @@ def test_early_stopping_ends_the_run_at_the_following_evaluation() -> None:
     assert result.figures["stopped_early"].startswith("test_accuracy has not improved")
 
 
+def test_a_target_ends_the_run_at_the_evaluation_behind_the_one_that_reached_it() -> None:
+    result = make(callbacks=[StopAtTarget("test_loss", 1e9)], epochs=9).fit()
+    assert result.figures["steps"] == 2 * 4
+    assert result.figures["stopped_early"].startswith("test_loss has reached 1e+09 with ")
+
+
+def test_a_time_ends_the_run_at_the_evaluation_behind_the_one_that_noticed() -> None:
+    result = make(callbacks=[StopAfter(1e-9)], epochs=9).fit()
+    assert result.figures["steps"] == 2 * 4
+    assert result.figures["stopped_early"] == "0.0 of 1e-09 s have passed: stopped at step 8"
+
+
 @pytest.mark.parametrize("wire", ["float32", "bfloat16", "onebit"])
 def test_gradients_leave_during_backward_unless_told_otherwise_and_the_bits_are_the_same(
     wire: str, monkeypatch: pytest.MonkeyPatch
@@ -395,6 +407,11 @@ def test_progress_goes_to_stderr(capsys: pytest.CaptureFixture[str]) -> None:
             "callbacks must hold at most one EarlyStopping, got 2",
         ),
         ({"callbacks": [EarlyStopping()], "val_data": None}, "callbacks: EarlyStopping needs val_data, got none"),
+        ({"callbacks": [StopAfter(1)], "val_data": None}, "callbacks: StopAfter needs val_data, got none"),
+        (
+            {"callbacks": [StopAtTarget("kappa", 1)]},
+            "monitor must be one of test_accuracy, test_loss, got 'kappa'",
+        ),
         ({"warm_start": {}}, "weights must fit the model Sequential, got missing: 1.weight, 1.bias, 3.weight, 3.bias"),
         (
             {"scaling_config": SimpleNamespace(num_workers=2)},

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from psgd.cli.options import Entries, convert
+from psgd.cli.options import Entries, convert, parse_metric_value
 from psgd.cli.train_config import EPOCHS, TrainConfig
 from psgd.config import Clip, ModelFactory, Placement, Straggler
 from psgd.data.datasets import ArrayDataset, Split, load
@@ -25,7 +25,7 @@ from psgd.training.losses import resolve_loss
 from psgd.training.models import resolve_model
 from psgd.training.names import unknown_argument
 from psgd.training.optimizers import ConfiguredOptimizer, resolve_optimizer
-from psgd.training.policies import EarlyStopping, ModelCheckpoint, ReduceLROnPlateau
+from psgd.training.policies import EarlyStopping, ModelCheckpoint, ReduceLROnPlateau, StopAfter, StopAtTarget
 from psgd.training.schedules import resolve_schedule
 
 STRAGGLER = re.compile(r"(?P<slot>\d+|\*):(?:(?P<factor>\d+(?:\.\d+)?)x|(?P<delay>.+))")
@@ -137,6 +137,10 @@ def _callbacks(config: TrainConfig) -> list[Callback]:
     callbacks: list[Callback] = []
     if config.patience is not None:
         callbacks.append(EarlyStopping(monitor, config.patience, mode))
+    if config.until is not None:
+        callbacks.append(StopAtTarget(*parse_metric_value("until", config.until)))
+    if config.max_seconds is not None:
+        callbacks.append(StopAfter(config.max_seconds))
     if config.plateau is not None:
         known = [name for name in signature(ReduceLROnPlateau).parameters if name not in ("monitor", "mode")]
         for name in config.plateau:

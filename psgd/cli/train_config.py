@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from psgd.cli.options import Entries, about, option
+from psgd.cli.options import Entries, about, option, parse_metric_value
 from psgd.core.modes import Async, Mode, Sync
 from psgd.errors import ConfigurationError
 
@@ -132,6 +132,12 @@ class TrainConfig:
     patience: int | None = option(
         None, "Length", "stop early after so many evaluations in which --monitor has not improved (default: never)"
     )
+    until: str | None = option(
+        None, "Length", "stop once an evaluation has it: test_accuracy=0.95 (default: never)", "METRIC=VALUE"
+    )
+    max_seconds: float | None = option(
+        None, "Length", "stop after so many seconds of training, as soon as evaluations notice (default: never)"
+    )
     monitor: str | None = option(
         None, "Length", "the metric that --patience, --plateau and --keep-best go by (default: test_loss)"
     )
@@ -163,6 +169,8 @@ class TrainConfig:
             raise ConfigurationError(
                 f"monitor must be left out without patience, plateau and keep_best, got {self.monitor}"
             )
+        if self.until is not None:
+            parse_metric_value("until", self.until)
         if self.limit is not None and self.limit < 1:
             raise ConfigurationError(f"limit must be >= 1, got {self.limit}")
         for name in ("gpus_per_worker", "gpus_per_shard"):

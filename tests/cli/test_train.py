@@ -19,7 +19,14 @@ from psgd.data.batches import MapDataset
 from psgd.durations import parse_duration
 from psgd.errors import ConfigurationError, ResourceError
 from psgd.runlog import Header, Record, read
-from psgd.training.policies import EarlyStopping, ModelCheckpoint, Policies, ReduceLROnPlateau
+from psgd.training.policies import (
+    EarlyStopping,
+    ModelCheckpoint,
+    Policies,
+    ReduceLROnPlateau,
+    StopAfter,
+    StopAtTarget,
+)
 from tests.records import ITERATION
 
 FIGURES = {
@@ -373,6 +380,11 @@ def test_a_stragglers_malformed_delay_is_refused_in_the_words_of_durations(text:
         ("--patience 0", ["patience must be >= 1, got 0"]),
         ("--seed -1", ["seed must be", "got -1"]),
         ("--straggler 0:3", ["straggler must be SLOT:3x, SLOT:50ms or at random SLOT:exp:50ms", "got '0:3'"]),
+        ("--until 0.95", ["until must be METRIC=VALUE, such as test_accuracy=0.95, got '0.95'"]),
+        ("--until test_loss=nan", ["until must be METRIC=VALUE, such as test_accuracy=0.95, got 'test_loss=nan'"]),
+        ("--until test_loss=low", ["until must be METRIC=VALUE", "got 'test_loss=low'"]),
+        ("--until accuracy=0.9", ["monitor must be one of test_accuracy, test_loss, got 'accuracy'"]),
+        ("--max-seconds 0", ["seconds must be a finite number > 0, got 0.0"]),
         ("--straggler 2:3x", ["straggler slot must be < slots (2), got 2"]),
         ("--straggler 0:0.5x", ["straggler factor must be >= 1, got 0.5"]),
         ("--placement near", ["--placement must be pack or spread, got 'near'"]),
@@ -489,6 +501,7 @@ def test_every_option_around_the_optimizer_reaches_the_plan() -> None:
         "--optimizer adamw --optimizer-args weight_decay=0.5 --groups 1.*=lr=0.25 --no-decay-biases --l1 0.125 "
         "--decay 1 --clip-value 2 --on-nonfinite fail --schedule step --schedule-args step_size=3 --warmup-steps 4 "
         "--plateau patience=2,factor=0.5 --patience 4 --monitor test_accuracy --keep-best --limit 100 "
+        "--until test_loss=0.125 --max-seconds 60 "
         "--loss-args label_smoothing=0.5 --metrics accuracy,f1:average=macro,top3 --out run"
     )
     plan = build_trainer(parse(TrainConfig, "psgd train", words.split(), {})).plan()
@@ -508,6 +521,8 @@ def test_every_option_around_the_optimizer_reaches_the_plan() -> None:
         ReduceLROnPlateau("test_accuracy", factor=0.5, patience=2),
         ModelCheckpoint("test_accuracy"),
         lr=0.25,
+        target=StopAtTarget("test_loss", 0.125),
+        limit=StopAfter(60.0),
     )
     assert job.data is not None
     assert len(cast(MapDataset, job.data())) == 100
