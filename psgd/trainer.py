@@ -297,6 +297,19 @@ class Trainer:
             settings={**self.labels, **describe(job, placement, optimizer)},
         )
 
+    def count_steps(self) -> tuple[int, int] | None:
+        """Steps of the run, and of one pass over its data; None with a ``train_loop``, which knows that itself.
+
+        Raises:
+            ConfigurationError: if the data can not be cut into steps.
+        """
+        data, (workers, _) = self._factory("train_data"), self.scale()
+        if data is None:
+            return None
+        samples, slots = count_samples("train_data", data), self.slots or workers
+        steps, per_epoch = self._budget(samples, slots)[0], self._steps_per_epoch(samples, slots)
+        return None if steps is None or per_epoch is None else (steps, per_epoch)
+
     def _check_length(self) -> None:
         """The built-in loop needs data and an end; an own loop brings both along."""
         if self.train_loop is None:

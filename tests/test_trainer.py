@@ -270,6 +270,13 @@ def test_slots_follow_the_workers_unless_they_are_given() -> None:
     assert make(workers=None).plan().job.workers == 1
 
 
+def test_steps_are_counted_without_starting_anything() -> None:
+    assert make(epochs=3).count_steps() == (3 * 4, 4)
+    assert make(epochs=None, steps=7).count_steps() == (7, 4)
+    own = make(train_data=None, epochs=None, train_loop=own_loop, plane="rpc")
+    assert own.count_steps() is None
+
+
 def test_data_may_come_from_functions() -> None:
     job = make(train_data=images, val_data=images).plan().job
     assert job.data is images

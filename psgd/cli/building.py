@@ -40,7 +40,7 @@ def build_trainer(config: TrainConfig) -> Trainer:
     """
     if "" not in sys.path:
         sys.path.insert(0, "")  # a model of the user's own lies where psgd is called
-    data_dir = None if config.data_dir is None else str(Path(config.data_dir).absolute())
+    data_dir = _absolute(config.data_dir)
     split = _split(config.data, data_dir)
     model = resolve_model(config.model, split.shape, split.outputs)
     return Trainer(
@@ -82,6 +82,15 @@ def build_trainer(config: TrainConfig) -> Trainer:
         out="auto" if config.out is None else config.out,
         labels={"options": dataclasses.asdict(config)},
     )
+
+
+def usual_metric(config: TrainConfig) -> str:
+    """What tells most about a run on the data, as evaluations name it.
+
+    Raises:
+        ConfigurationError: if there is no such data.
+    """
+    return "test_rmse" if _split(config.data, _absolute(config.data_dir)).regression else "test_accuracy"
 
 
 def build_optimizer(config: TrainConfig, model: ModelFactory) -> ConfiguredOptimizer:
@@ -150,6 +159,11 @@ def _callbacks(config: TrainConfig) -> list[Callback]:
     if config.keep_best:
         callbacks.append(ModelCheckpoint(monitor, mode))
     return callbacks
+
+
+def _absolute(folder: str | None) -> str | None:
+    """The folder as other processes find it, too."""
+    return None if folder is None else str(Path(folder).absolute())
 
 
 @lru_cache(maxsize=1)

@@ -1,10 +1,12 @@
 import json
 import logging
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from psgd.analysis.comparison import Budget, Target
 from psgd.core.modes import Async, Sync
 from psgd.experiments.arms import Arm, Comparison, Run
 from psgd.experiments.reporting import read_figures, write_report
@@ -41,6 +43,13 @@ def test_everything_is_read_back_from_the_logs(comparison: Comparison) -> None:
     }
     assert adam.rates[0].runs[1] is None
     assert sgd.about["backups"] == 1
+
+
+def test_the_figures_know_budget_and_target(comparison: Comparison) -> None:
+    assert (read_figures(comparison).budget, read_figures(comparison).target) == (Budget("samples"), None)
+    budget, target = Budget("seconds", 2.0), Target("test_accuracy", 0.5)
+    figures = read_figures(replace(comparison, budget=budget, target=target))
+    assert (figures.budget, figures.target) == (budget, target)
 
 
 def test_the_report_is_a_page_json_and_pictures(comparison: Comparison) -> None:
