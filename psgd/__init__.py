@@ -8,6 +8,7 @@ if TYPE_CHECKING:
     from psgd.core.corrections import DelayCompensation, GapAware, LagRate
     from psgd.core.local_steps import LocalSteps
     from psgd.core.modes import Async, Sync
+    from psgd.durations import parse_duration
     from psgd.errors import (
         ConfigurationError,
         DataError,
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from psgd.training.groups import param_groups, undecayed
     from psgd.training.losses import loss
     from psgd.training.optimizers import optimizer
-    from psgd.training.policies import EarlyStopping, ModelCheckpoint, ReduceLROnPlateau
+    from psgd.training.policies import EarlyStopping, ModelCheckpoint, ReduceLROnPlateau, StopAfter, StopAtTarget
     from psgd.training.regularization import regularize
     from psgd.training.rules.from_function import optimizer_from
     from psgd.training.schedules import schedule
@@ -58,6 +59,8 @@ _HOMES = {
     "ResourceError": "psgd.errors",
     "Result": "psgd.result",
     "RunEnded": "psgd.errors",
+    "StopAfter": "psgd.training.policies",
+    "StopAtTarget": "psgd.training.policies",
     "Straggler": "psgd.config",
     "Sync": "psgd.core.modes",
     "Trainer": "psgd.trainer",
@@ -67,6 +70,7 @@ _HOMES = {
     "optimizer": "psgd.training.optimizers",
     "optimizer_from": "psgd.training.rules.from_function",
     "param_groups": "psgd.training.groups",
+    "parse_duration": "psgd.durations",
     "regularize": "psgd.training.regularization",
     "report": "psgd.worker.session",
     "schedule": "psgd.training.schedules",
@@ -98,6 +102,8 @@ __all__ = [
     "ResourceError",
     "Result",
     "RunEnded",
+    "StopAfter",
+    "StopAtTarget",
     "Straggler",
     "Sync",
     "Trainer",
@@ -107,6 +113,7 @@ __all__ = [
     "optimizer",
     "optimizer_from",
     "param_groups",
+    "parse_duration",
     "regularize",
     "report",
     "schedule",

@@ -10,6 +10,7 @@ from torch.utils.data import Dataset
 
 from psgd.core.layout import Layout, Part, partition
 from psgd.core.modes import Rules
+from psgd.durations import NONE, Duration
 from psgd.errors import ConfigurationError
 
 ModelFactory = Callable[[], torch.nn.Module]
@@ -47,19 +48,31 @@ class Straggler:
     """A slot slowed on purpose, to see what that costs.
 
     Args:
-        delay_s: seconds added to each of its iterations.
+        slot: None: every slot, each on its own.
+        delay: added to each of its iterations; drawn anew each time, from (seed, step, slot).
         factor: its compute time is stretched to this multiple.
+
+    Raises:
+        ConfigurationError: if it is none that could be slower.
+
+    Example:
+        >>> Straggler(slot=None, delay=parse_duration("exp:50ms")).delay.mean
+        0.05
     """
 
-    slot: int
-    delay_s: float = 0.0
+    slot: int | None
+    delay: Duration = NONE
     factor: float = 1.0
 
     def __post_init__(self) -> None:
-        if self.slot < 0:
-            raise ConfigurationError(f"straggler slot must be >= 0, got {self.slot}")
-        if self.delay_s < 0:
-            raise ConfigurationError(f"straggler delay must be >= 0 s, got {self.delay_s}")
+        if self.slot is not None and self.slot < 0:
+            raise ConfigurationError(f"straggler slot must be >= 0, or None for every slot, got {self.slot}")
+        if not isinstance(self.delay, Duration):
+            raise ConfigurationError(
+                f"straggler delay must be a duration, such as psgd.parse_duration('50ms'), got {self.delay!r}"
+            )
+        if self.delay.mean < 0:
+            raise ConfigurationError(f"straggler delay must be >= 0 s, got {self.delay}")
         if self.factor < 1:
             raise ConfigurationError(f"straggler factor must be >= 1, got {self.factor}")
 
@@ -235,9 +248,10 @@ class Job:
             )
         slowed = [straggler.slot for straggler in self.training.stragglers]
         if len(set(slowed)) != len(slowed):
-            raise ConfigurationError(f"stragglers must name each slot once, got slots {slowed}")
+            named = ", ".join("every slot" if slot is None else str(slot) for slot in slowed)
+            raise ConfigurationError(f"stragglers must name each slot once, and every slot once, got {named}")
         for straggler in self.training.stragglers:
-            if straggler.slot >= self.rules.slots:
+            if straggler.slot is not None and straggler.slot >= self.rules.slots:
                 raise ConfigurationError(f"straggler slot must be < slots ({self.rules.slots}), got {straggler.slot}")
 
     @property

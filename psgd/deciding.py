@@ -8,9 +8,16 @@ from psgd.config import ScheduleFactory
 from psgd.errors import ConfigurationError
 from psgd.training.callbacks import Callback, LearningRateScheduler
 from psgd.training.own_schedules import EpochSchedule
-from psgd.training.policies import EarlyStopping, ModelCheckpoint, Policies, ReduceLROnPlateau
+from psgd.training.policies import (
+    EarlyStopping,
+    ModelCheckpoint,
+    Policies,
+    ReduceLROnPlateau,
+    StopAfter,
+    StopAtTarget,
+)
 
-BY_EVALUATION = (EarlyStopping, ReduceLROnPlateau, ModelCheckpoint)
+BY_EVALUATION = (EarlyStopping, StopAtTarget, StopAfter, ReduceLROnPlateau, ModelCheckpoint)
 Kind = TypeVar("Kind", bound=Callback)
 
 
@@ -49,7 +56,12 @@ def policies_of(callbacks: Sequence[Callback], lr: float) -> Policies:
         lr: the optimizer's largest learning rate.
     """
     return Policies(
-        _only(callbacks, EarlyStopping), _only(callbacks, ReduceLROnPlateau), _only(callbacks, ModelCheckpoint), lr
+        stopping=_only(callbacks, EarlyStopping),
+        plateau=_only(callbacks, ReduceLROnPlateau),
+        keeping=_only(callbacks, ModelCheckpoint),
+        lr=lr,
+        target=_only(callbacks, StopAtTarget),
+        limit=_only(callbacks, StopAfter),
     )
 
 

@@ -19,6 +19,7 @@ from psgd.coordinator.coordinator import (
     SaveSnapshot,
     SettleBoundary,
     SnapshotEvaluated,
+    TrainingBegan,
     WorkerEnded,
 )
 from psgd.coordinator.outcome import Keep, Outcome, read_outcome, read_weights
@@ -123,6 +124,8 @@ class _Process:
 
     def run(self) -> Outcome:
         """Advance whoever can until the coordinator says that all is done."""
+        self._began = time.perf_counter()
+        self._handle(TrainingBegan())
         for worker in self._workers.values():
             worker.start()
         while self._finished is None:

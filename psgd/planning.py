@@ -229,22 +229,31 @@ def rehearse_update(model: nn.Module, optimizer: OptimizerFactory) -> None:
 def check_monitors(
     policies: Policies, factory: ModelFactory, training: Training, evaluation_data: DataFactory | None
 ) -> None:
-    """Measure two samples, so that a metric which evaluations will not have is found before anything starts.
+    """Find a metric which evaluations will not have before anything starts.
 
     Raises:
         ConfigurationError: if a rule goes by one.
     """
     if not policies.monitors or evaluation_data is None:
         return
+    names = measured_names(factory, training, evaluation_data)
+    for monitor in policies.monitors:
+        if monitor not in names:
+            raise unknown("monitor", monitor, names)
+
+
+def measured_names(factory: ModelFactory, training: Training, evaluation_data: DataFactory) -> list[str]:
+    """What evaluations are going to measure, found out by measuring two samples.
+
+    Raises:
+        ConfigurationError: if that fails.
+    """
     dataset = cast(MapDataset, evaluation_data())
     few = Subset(cast("Dataset[Any]", dataset), range(min(2, len(dataset))))
     with torch.random.fork_rng(), blaming("model, loss and metrics fail on val_data"):
         cpu = torch.device("cpu")
         measured = evaluate(factory(), cast(MapDataset, few), training.loss, 2, cpu, training.metrics)
-    names = [f"test_{name}" for name in measured.scalars]
-    for monitor in policies.monitors:
-        if monitor not in names:
-            raise unknown("monitor", monitor, names)
+    return [f"test_{name}" for name in measured.scalars]
 
 
 def keeps_whole(choice: LayoutChoice, optimizer: OptimizerFactory, layout: Layout, clip: Clip | None = None) -> bool:
@@ -324,7 +333,7 @@ def describe(job: Job, placement: Placement, optimizer: Optimizer, world: World 
         "metrics": None if training.metrics is None else [getattr(m, "key", _name(m)) for m in training.metrics],
         "clip": None if job.clip is None else asdict(job.clip),
         "on_nonfinite": job.on_nonfinite,
-        "stragglers": [asdict(straggler) for straggler in training.stragglers],
+        "stragglers": [{"slot": s.slot, "delay": str(s.delay), "factor": s.factor} for s in training.stragglers],
         "placement": asdict(placement),
         "world": None if world is None else world.describe(),
     }

@@ -124,8 +124,8 @@ class Trainer:
         stragglers: slots slowed on purpose.
         train_loop: a loop of your own, run once a worker, instead of the built-in one; called with
             ``train_loop_config`` if it takes an argument. The shards still need ``model`` and ``optimizer``.
-        callbacks: told what happens, in this process; some decide: `EarlyStopping`, `ReduceLROnPlateau`,
-            `ModelCheckpoint`, `LearningRateScheduler`.
+        callbacks: told what happens, in this process; some decide: `EarlyStopping`, `StopAtTarget`,
+            `StopAfter`, `ReduceLROnPlateau`, `ModelCheckpoint`, `LearningRateScheduler`.
         warm_start: weights to start from: a ``state_dict``, or the path of a .safetensors file.
         layout: whether shards cut tensors (``sliced``) or keep them ``whole``; ``auto`` keeps them whole only where
             the optimizer needs that.
@@ -320,6 +320,19 @@ class Trainer:
             settings={**self.labels, **describe(job, placement, optimizer, self.world)},
             world=self.world,
         )
+
+    def count_steps(self) -> tuple[int, int] | None:
+        """Steps of the run, and of one pass over its data; None with a ``train_loop``, which knows that itself.
+
+        Raises:
+            ConfigurationError: if the data can not be cut into steps.
+        """
+        data, (workers, _) = self._factory("train_data"), self.scale()
+        if data is None:
+            return None
+        samples, slots = count_samples("train_data", data), self.slots or workers
+        steps, per_epoch = self._budget(samples, slots)[0], self._batches_per_epoch(samples, slots)
+        return None if steps is None else (steps, max(per_epoch // mini_batches(self.local_steps), 1))
 
     def _check_length(self) -> None:
         """The built-in loop needs data and an end; an own loop brings both along."""

@@ -16,7 +16,7 @@ from psgd.data.datasets import load
 
 SLOTS = 4
 STEPS = 220
-SLOW_SLOT = psgd.Straggler(slot=3, delay_s=0.04)
+SLOW_SLOT = psgd.Straggler(slot=3, delay=psgd.parse_duration("40ms"))
 MODES: dict[str, psgd.Sync | psgd.Async] = {
     "sync": psgd.Sync(),
     "sync, 1 backup": psgd.Sync(backups=1),

@@ -6,6 +6,7 @@ import torch
 
 from psgd.config import Job, OwnLoop, Placement, Straggler, Training
 from psgd.core.modes import Rules, Sync
+from psgd.durations import constant
 from psgd.errors import ConfigurationError
 from psgd.transport.flat import layout_of, tensors_of
 
@@ -31,8 +32,12 @@ def make_job(**changes: Any) -> Job:
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"slot": -1}, "straggler slot must be >= 0, got -1"),
-        ({"slot": 0, "delay_s": -0.5}, "straggler delay must be >= 0 s, got -0.5"),
+        ({"slot": -1}, "straggler slot must be >= 0, or None for every slot, got -1"),
+        ({"slot": 0, "delay": constant(-0.5)}, "straggler delay must be >= 0 s, got -0.5"),
+        (
+            {"slot": 0, "delay": 0.5},
+            r"straggler delay must be a duration, such as psgd.parse_duration\('50ms'\), got 0.5",
+        ),
         ({"slot": 0, "factor": 0.5}, "straggler factor must be >= 1, got 0.5"),
     ],
 )
@@ -84,6 +89,14 @@ def test_placement_names_field_rule_and_value(change: dict[str, Any], message: s
         (
             {"training": replace(TRAINING, stragglers=(Straggler(2),))},
             r"straggler slot must be < slots \(2\), got 2",
+        ),
+        (
+            {"training": replace(TRAINING, stragglers=(Straggler(0), Straggler(None), Straggler(0)))},
+            "stragglers must name each slot once, and every slot once, got 0, every slot, 0",
+        ),
+        (
+            {"training": replace(TRAINING, stragglers=(Straggler(None), Straggler(None)))},
+            "stragglers must name each slot once, and every slot once, got every slot, every slot",
         ),
     ],
 )

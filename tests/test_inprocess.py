@@ -13,6 +13,7 @@ from psgd.config import Job, OwnLoop, Straggler
 from psgd.coordinator.outcome import Outcome
 from psgd.core.modes import Async, Mode, Sync
 from psgd.data.sampler import draw_seed
+from psgd.durations import constant
 from psgd.errors import ConfigurationError
 from psgd.runlog import Evaluation, Iteration, Record
 from psgd.training.policies import EarlyStopping, Policies
@@ -97,7 +98,7 @@ def test_the_number_of_threads_is_the_jobs_and_then_the_callers() -> None:
 def test_a_straggler_costs_time_and_no_bits(monkeypatch: pytest.MonkeyPatch) -> None:
     slept: list[float] = []
     monkeypatch.setattr("psgd.worker.compute.time.sleep", slept.append)
-    outcome, _ = run(make_job(workers=2, stragglers=(Straggler(slot=1, delay_s=60.0),)))
+    outcome, _ = run(make_job(workers=2, stragglers=(Straggler(1, constant(60.0)),)))
     assert slept == [60.0] * STEPS
     assert sha256(outcome.weights) == sha256(run(make_job())[0].weights)
 

@@ -17,13 +17,14 @@ from torch.utils.data import TensorDataset
 import psgd
 from psgd.config import Job, OwnLoop, Placement, Straggler
 from psgd.coordinator.outcome import Outcome
+from psgd.durations import constant
 from psgd.errors import ConfigurationError, ResourceError
 from psgd.observers import JsonLinesWriter
 from psgd.runlog import Evaluation, Footer, Header, Iteration, Record, read
 from psgd.trainer import Trainer
 from psgd.training.callbacks import Callback
 from psgd.training.metrics import evaluate
-from psgd.training.policies import EarlyStopping
+from psgd.training.policies import EarlyStopping, StopAfter, StopAtTarget
 from psgd.training.warm_start import apply_weights
 from psgd.transport.flat import sha256
 from psgd.worker.outgoing import Outgoing
@@ -228,6 +229,18 @@ def test_early_stopping_ends_the_run_at_the_following_evaluation() -> None:
     assert result.figures["stopped_early"].startswith("test_accuracy has not improved")
 
 
+def test_a_target_ends_the_run_at_the_evaluation_behind_the_one_that_reached_it() -> None:
+    result = make(callbacks=[StopAtTarget("test_loss", 1e9)], epochs=9).fit()
+    assert result.figures["steps"] == 2 * 4
+    assert result.figures["stopped_early"].startswith("test_loss has reached 1e+09 with ")
+
+
+def test_a_time_ends_the_run_at_the_evaluation_behind_the_one_that_noticed() -> None:
+    result = make(callbacks=[StopAfter(1e-9)], epochs=9).fit()
+    assert result.figures["steps"] == 2 * 4
+    assert result.figures["stopped_early"] == "0.0 of 1e-09 s have passed: stopped at step 8"
+
+
 @pytest.mark.parametrize("wire", ["float32", "bfloat16", "onebit"])
 def test_gradients_leave_during_backward_unless_told_otherwise_and_the_bits_are_the_same(
     wire: str, monkeypatch: pytest.MonkeyPatch
@@ -265,6 +278,13 @@ def test_slots_follow_the_workers_unless_they_are_given() -> None:
     assert make(workers=None).plan().job.workers == 1
 
 
+def test_steps_are_counted_without_starting_anything() -> None:
+    assert make(epochs=3).count_steps() == (3 * 4, 4)
+    assert make(epochs=None, steps=7).count_steps() == (7, 4)
+    own = make(train_data=None, epochs=None, train_loop=own_loop, plane="rpc")
+    assert own.count_steps() is None
+
+
 def test_data_may_come_from_functions() -> None:
     job = make(train_data=images, val_data=images).plan().job
     assert job.data is images
@@ -275,7 +295,7 @@ def test_everything_reaches_the_job() -> None:
     def schedule(optimizer: torch.optim.Optimizer) -> torch.optim.lr_scheduler.LRScheduler:
         return torch.optim.lr_scheduler.StepLR(optimizer, 3)
 
-    stragglers = [Straggler(1, delay_s=0.5)]
+    stragglers = [Straggler(1, constant(0.5))]
     plan = make(
         mode=psgd.Async(3),
         loss=nn.CrossEntropyLoss(label_smoothing=0.1),
@@ -429,6 +449,11 @@ def test_progress_goes_to_stderr(capsys: pytest.CaptureFixture[str]) -> None:
             "callbacks must hold at most one EarlyStopping, got 2",
         ),
         ({"callbacks": [EarlyStopping()], "val_data": None}, "callbacks: EarlyStopping needs val_data, got none"),
+        ({"callbacks": [StopAfter(1)], "val_data": None}, "callbacks: StopAfter needs val_data, got none"),
+        (
+            {"callbacks": [StopAtTarget("kappa", 1)]},
+            "monitor must be one of test_accuracy, test_loss, got 'kappa'",
+        ),
         ({"warm_start": {}}, "weights must fit the model Sequential, got missing: 1.weight, 1.bias, 3.weight, 3.bias"),
         (
             {"scaling_config": SimpleNamespace(num_workers=2)},

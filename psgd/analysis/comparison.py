@@ -4,7 +4,7 @@ import math
 import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from psgd.analysis.run_figures import RunFigures
 from psgd.runlog import Goal, goal_of
@@ -50,6 +50,31 @@ def judged_by(names: Iterable[str]) -> Metric:
     """
     known = {name.removeprefix("test_") for name in names}
     return next((metric for metric in METRICS if metric.name in known), METRICS[-1])
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """What every run of a comparison gets.
+
+    Args:
+        kind: equally many samples; equally many seconds; or as much as it needs to reach the target.
+        amount: the seconds; None where the runs' settings say how long they may be.
+    """
+
+    kind: Literal["samples", "seconds", "target"] = "samples"
+    amount: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """What runs are to reach.
+
+    Args:
+        metric: as evaluations name it: ``test_accuracy``.
+    """
+
+    metric: str
+    value: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,10 +178,14 @@ class ComparisonFigures:
     Args:
         seeds: of each arm and learning rate.
         arms: in the order in which they were asked for.
+        budget: of every run.
+        target: None: nobody has asked for one.
     """
 
     seeds: tuple[int, ...]
     arms: tuple[ArmRuns, ...]
+    budget: Budget = Budget()
+    target: Target | None = None
 
     def runs(self) -> list[RunFigures]:
         """Every complete run."""

@@ -12,10 +12,11 @@ from typing import Any
 import torch
 from torch import nn
 
-from psgd.cli.options import Entries, convert
+from psgd.cli.options import Entries, convert, parse_metric_value
 from psgd.cli.train_config import EPOCHS, TrainConfig
 from psgd.config import Clip, ModelFactory, Placement, Straggler
 from psgd.data.datasets import ArrayDataset, Split, load
+from psgd.durations import NUMBER, parse_duration
 from psgd.errors import ConfigurationError
 from psgd.trainer import Trainer
 from psgd.training.callbacks import Callback
@@ -24,10 +25,11 @@ from psgd.training.losses import resolve_loss
 from psgd.training.models import resolve_model
 from psgd.training.names import unknown_argument
 from psgd.training.optimizers import ConfiguredOptimizer, resolve_optimizer
-from psgd.training.policies import EarlyStopping, ModelCheckpoint, ReduceLROnPlateau
+from psgd.training.policies import EarlyStopping, ModelCheckpoint, ReduceLROnPlateau, StopAfter, StopAtTarget
 from psgd.training.schedules import resolve_schedule
 
-STRAGGLER = re.compile(r"(?P<slot>\d+):(?:(?P<factor>\d+(?:\.\d+)?)x|(?P<delay_ms>\d+(?:\.\d+)?)ms)")
+STRAGGLER = re.compile(r"(?P<slot>\d+|\*):(?:(?P<factor>\d+(?:\.\d+)?)x|(?P<delay>.+))")
+EVERY_SLOT = "*"
 
 
 def build_trainer(config: TrainConfig) -> Trainer:
@@ -38,7 +40,7 @@ def build_trainer(config: TrainConfig) -> Trainer:
     """
     if "" not in sys.path:
         sys.path.insert(0, "")  # a model of the user's own lies where psgd is called
-    data_dir = None if config.data_dir is None else str(Path(config.data_dir).absolute())
+    data_dir = _absolute(config.data_dir)
     split = _split(config.data, data_dir)
     model = resolve_model(config.model, split.shape, split.outputs)
     return Trainer(
@@ -82,6 +84,15 @@ def build_trainer(config: TrainConfig) -> Trainer:
         out="auto" if config.out is None else config.out,
         labels={"options": dataclasses.asdict(config)},
     )
+
+
+def usual_metric(config: TrainConfig) -> str:
+    """What tells most about a run on the data, as evaluations name it.
+
+    Raises:
+        ConfigurationError: if there is no such data.
+    """
+    return "test_rmse" if _split(config.data, _absolute(config.data_dir)).regression else "test_accuracy"
 
 
 def build_optimizer(config: TrainConfig, model: ModelFactory) -> ConfiguredOptimizer:
@@ -137,6 +148,10 @@ def _callbacks(config: TrainConfig) -> list[Callback]:
     callbacks: list[Callback] = []
     if config.patience is not None:
         callbacks.append(EarlyStopping(monitor, config.patience, mode))
+    if config.until is not None:
+        callbacks.append(StopAtTarget(*parse_metric_value("until", config.until)))
+    if config.max_seconds is not None:
+        callbacks.append(StopAfter(config.max_seconds))
     if config.plateau is not None:
         known = [name for name in signature(ReduceLROnPlateau).parameters if name not in ("monitor", "mode")]
         for name in config.plateau:
@@ -146,6 +161,11 @@ def _callbacks(config: TrainConfig) -> list[Callback]:
     if config.keep_best:
         callbacks.append(ModelCheckpoint(monitor, mode))
     return callbacks
+
+
+def _absolute(folder: str | None) -> str | None:
+    """The folder as other processes find it, too."""
+    return None if folder is None else str(Path(folder).absolute())
 
 
 @lru_cache(maxsize=1)
@@ -177,19 +197,24 @@ def load_test(data: str, data_dir: str | None) -> ArrayDataset:
 
 
 def parse_straggler(text: str) -> Straggler:
-    """A slot and how much it is slowed.
+    """A slot, or each of them, and how much it is slowed: ``1:3x``, ``1:50ms``, ``*:exp:50ms``.
 
     Raises:
-        ConfigurationError: if the text says neither.
+        ConfigurationError: if the text says something else; a number without its unit might be either.
 
     Example:
-        >>> parse_straggler("1:50ms")
-        Straggler(slot=1, delay_s=0.05, factor=1.0)
+        >>> parse_straggler("*:exp:50ms").delay.mean
+        0.05
     """
     match = STRAGGLER.fullmatch(text)
-    if match is None:
-        raise ConfigurationError(f"straggler must be SLOT:3x or SLOT:50ms, got {text!r}")
-    slot = int(match["slot"])
+    if match is None or re.fullmatch(NUMBER, match["delay"] or ""):
+        raise ConfigurationError(
+            f"straggler must be SLOT:3x, SLOT:50ms or at random SLOT:exp:50ms, with * for every slot; got {text!r}"
+        )
+    slot = None if match["slot"] == EVERY_SLOT else int(match["slot"])
     if match["factor"]:
         return Straggler(slot, factor=float(match["factor"]))
-    return Straggler(slot, delay_s=float(match["delay_ms"]) / 1000)
+    try:
+        return Straggler(slot, parse_duration(match["delay"]))
+    except ConfigurationError as error:
+        raise ConfigurationError(f"straggler {text!r}: {error}") from None

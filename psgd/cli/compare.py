@@ -6,9 +6,11 @@ import sys
 from datetime import UTC, datetime
 from pathlib import Path
 
+from psgd.analysis.comparison import Budget, ComparisonFigures, Target
 from psgd.analysis.comparison_words import as_json, in_text
-from psgd.cli.building import build_trainer
-from psgd.cli.compare_config import CompareConfig
+from psgd.cli.building import build_trainer, usual_metric
+from psgd.cli.compare_config import MOST_EPOCHS, CompareConfig
+from psgd.cli.compare_grammar import parse_target
 from psgd.cli.figures import print_figures
 from psgd.cli.train_config import TrainConfig
 from psgd.core.modes import Sync
@@ -19,6 +21,9 @@ from psgd.experiments.reporting import read_figures, write_report
 from psgd.experiments.resumption import State
 from psgd.planning import new_folder
 from psgd.trainer import Trainer
+
+EVALUATIONS = 40
+"""Of a run where nothing is said, about: the time to a target is known as finely as evaluations are apart."""
 
 
 def run(config: CompareConfig) -> None:
@@ -39,6 +44,7 @@ def run(config: CompareConfig) -> None:
         if comparison.out.exists():
             tell(f"the runs are in {comparison.out}; with --out {comparison.out} the same command keeps them")
     figures = read_figures(comparison)
+    _tell_too_short(figures)
     write_report(figures, comparison.out)
     print(json.dumps(as_json(figures), allow_nan=False) if config.json else in_text(figures), flush=True)
     if failed:
@@ -55,15 +61,36 @@ def plan(config: CompareConfig) -> Comparison:
         ConfigurationError: if two arms can not be told apart.
     """
     out = new_folder("compare", datetime.now(UTC)) if config.out is None else Path(config.out)
-    return Comparison(config.arms(), tuple(range(config.seed, config.seed + config.seeds)), out)
+    seeds = tuple(range(config.seed, config.seed + config.seeds))
+    return Comparison(config.arms(), seeds, out, Budget(config.budget, config.seconds), _target(config))
+
+
+def _target(config: CompareConfig) -> Target | None:
+    if config.target is None:
+        return None
+    metric, value = parse_target(config.target)
+    return Target(metric or usual_metric(config), value)
 
 
 def make_trainer(config: CompareConfig, each: Run) -> Trainer:
-    """The training of a run: what ``psgd train`` would do with the same options.
+    """The training of a run: what ``psgd train`` would do with the same options, evaluated `EVALUATIONS` times.
 
     Raises:
         ConfigurationError: if a name is unknown or a value can not be run.
     """
+    options = _train_options(config, each)
+    trainer = build_trainer(options)
+    counted = trainer.count_steps()
+    if counted is None or options.evaluate_every is not None:
+        return trainer
+    steps, per_epoch = counted
+    every = max(1, round(steps / EVALUATIONS))
+    if options.max_seconds is not None:  # the steps are a ceiling, perhaps far off
+        every = min(every, per_epoch)
+    return build_trainer(dataclasses.replace(options, evaluate_every=every))
+
+
+def _train_options(config: CompareConfig, each: Run) -> TrainConfig:
     options = {field.name: getattr(config, field.name) for field in dataclasses.fields(TrainConfig)}
     own = {
         "optimizer": each.arm.optimizer.name,
@@ -71,10 +98,11 @@ def make_trainer(config: CompareConfig, each: Run) -> Trainer:
         "lr": each.lr,
         "seed": each.seed,
         **_mode_options(each.arm.scheme),
+        **_budget_options(config),
         # How the comparison was called is no setting of a run: it may be called in another way when it is resumed.
         **{"out": None, "json": False, "dry_run": False},
     }
-    return build_trainer(TrainConfig(**(options | own)))
+    return TrainConfig(**(options | own))
 
 
 def _mode_options(scheme: Scheme) -> dict[str, object]:
@@ -88,11 +116,36 @@ def _mode_options(scheme: Scheme) -> dict[str, object]:
     return {"mode": mode.name, **unsaid, **said, "correction": None if correction is None else str(correction)}
 
 
+def _budget_options(config: CompareConfig) -> dict[str, object]:
+    """What ends a run; a target that is only reported is no setting of one."""
+    target = _target(config)
+    if config.budget == "target" and target is not None:
+        return {"until": f"{target.metric}={target.value!r}"}
+    if config.budget == "seconds":
+        unsaid = config.epochs is None and config.steps is None
+        return {"max_seconds": config.seconds, "epochs": MOST_EPOCHS if unsaid else config.epochs}
+    return {}
+
+
+def _tell_too_short(figures: ComparisonFigures) -> None:
+    """A run that had no more to do before its time was over did not have the others' budget."""
+    amount, runs = figures.budget.amount, figures.runs()
+    short = [run for run in runs if amount is not None and run.figures["seconds"] < amount]
+    if short:
+        tell(
+            f"{len(short)} of {len(runs)} runs came to the end of their epochs or steps before their "
+            f"{amount:g} s were over: raise --epochs or --steps"
+        )
+
+
 def _describe(comparison: Comparison, tasks: list[Task]) -> dict[str, object]:
     """What would be run."""
+    budget, target = comparison.budget, comparison.target
     return {
         "arms": [f"{arm}: lr {' '.join(f'{lr:g}' for lr in arm.lrs)}" for arm in comparison.arms],
         "seeds": list(comparison.seeds),
+        "budget": f"{budget.amount:g} seconds" if budget.amount is not None else budget.kind,
+        "target": None if target is None else f"{target.metric}={target.value!r}",
         "runs": len(tasks),
         "complete": sum(task.state is State.COMPLETE for task in tasks),
         "out": str(comparison.out),

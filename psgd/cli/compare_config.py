@@ -1,14 +1,18 @@
 """What ``psgd compare`` can be told: all that ``psgd train`` can, and what is to differ between the runs."""
 
 import dataclasses
+import math
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
-from psgd.cli.compare_grammar import parse_mode, parse_optimizer, parse_rates
+from psgd.cli.compare_grammar import parse_mode, parse_optimizer, parse_rates, parse_target
 from psgd.cli.options import option
 from psgd.cli.train_config import TrainConfig
 from psgd.errors import ConfigurationError
 from psgd.experiments.arms import Arm, OptimizerChoice, Scheme
+
+MOST_EPOCHS = 1000
+"""How long a run that has so many seconds may be where nothing is said."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,7 +44,30 @@ class CompareConfig(TrainConfig):
         "works with each of --optimizers; else --lr)",
         "[NAME=]X,...",
     )
+    evaluate_every: int | None = option(
+        None,
+        "Length",
+        "steps between evaluations (default: about a fortieth of the length; with --budget seconds at most an epoch)",
+    )
     seeds: int = option(3, "Comparison", "runs of each, with seeds from --seed on")
+    budget: Literal["samples", "seconds", "target"] = option(
+        "samples",
+        "Comparison",
+        "what each run gets: as many samples, as --epochs or --steps say; as many --seconds; or what it needs to reach "
+        "--target; the length is its most then",
+    )
+    seconds: float | None = option(
+        None,
+        "Comparison",
+        f"with --budget seconds: how long each run trains (at most its length, {MOST_EPOCHS} epochs if not said)",
+    )
+    target: str | None = option(
+        None,
+        "Comparison",
+        "what runs are to reach, in test_accuracy (with numbers to predict test_rmse) or another metric: 0.95 or "
+        "test_loss=0.1; without --budget target it is only reported when they did",
+        "[METRIC=]VALUE",
+    )
 
     def __post_init__(self) -> None:
         """Check the single run, then what differs."""
@@ -51,6 +78,7 @@ class CompareConfig(TrainConfig):
             raise ConfigurationError(f"patience must be left out: all runs have the same budget, got {self.patience}")
         if self.plot:
             raise ConfigurationError("plot must be left out: a comparison draws pictures of its own; try psgd train")
+        self._check_budget()
         for one, many in (
             ("optimizer", "optimizers"),
             ("optimizer_args", "optimizers"),
@@ -64,6 +92,27 @@ class CompareConfig(TrainConfig):
         ):
             self._refuse_both(one, many)
         self.arms()
+
+    def _check_budget(self) -> None:
+        """Each budget has what it is made of, and nothing of the others."""
+        for name, budget in (("until", "target"), ("max_seconds", "seconds")):
+            value = getattr(self, name)
+            if value is not None:
+                raise ConfigurationError(
+                    f"{name} must be left out: all runs have the same budget, got {value}; try --budget {budget}"
+                )
+        if self.target is not None:
+            parse_target(self.target)
+        if self.budget == "target" and self.target is None:
+            raise ConfigurationError("target must be given with budget target, got none; try --target 0.95")
+        if self.budget == "seconds" and self.seconds is None:
+            raise ConfigurationError("seconds must be given with budget seconds, got none; try --seconds 60")
+        if self.budget != "seconds" and self.seconds is not None:
+            raise ConfigurationError(
+                f"seconds must be left out with budget {self.budget}, got {self.seconds:g}; try --budget seconds"
+            )
+        if self.seconds is not None and not (math.isfinite(self.seconds) and self.seconds > 0):
+            raise ConfigurationError(f"seconds must be a finite number > 0, got {self.seconds}")
 
     def _refuse_both(self, one: str, many: str) -> None:
         value = getattr(self, one)

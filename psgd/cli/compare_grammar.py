@@ -94,6 +94,26 @@ def parse_optimizer(text: str) -> OptimizerChoice:
     return OptimizerChoice(name, {key: read_scalar(value) for key, _, value in pairs})
 
 
+def parse_target(text: str) -> tuple[str | None, float]:
+    """The metric that is to be reached, as evaluations name it, if there is one, and its value.
+
+    Raises:
+        ConfigurationError: if it is written in another way.
+
+    Example:
+        >>> parse_target("0.95"), parse_target("test_loss=0.1")
+        ((None, 0.95), ('test_loss', 0.1))
+    """
+    metric, equals, number = text.rpartition("=")
+    try:
+        value = float(number)
+    except ValueError:
+        value = math.nan
+    if bool(metric) != bool(equals) or not math.isfinite(value):
+        raise ConfigurationError(f"target must be VALUE or METRIC=VALUE, such as test_loss=0.1, got {text!r}")
+    return metric or None, value
+
+
 def parse_rates(texts: Sequence[str], optimizers: Sequence[OptimizerChoice]) -> list[tuple[float, ...]]:
     """The learning rates of each optimizer.
 

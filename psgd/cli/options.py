@@ -10,6 +10,7 @@ import dataclasses
 import difflib
 import itertools
 import json
+import math
 import re
 import types
 import typing
@@ -267,6 +268,29 @@ def read_scalar(value: Any) -> Any:
         return json.loads(value) if isinstance(value, str) else value
     except ValueError:
         return value
+
+
+def parse_metric_value(name: str, text: str) -> tuple[str, float]:
+    """A metric, as evaluations name it, and the value that it is to reach.
+
+    Args:
+        name: of the option.
+
+    Raises:
+        ConfigurationError: if it is written in another way.
+
+    Example:
+        >>> parse_metric_value("until", "test_accuracy=0.95")
+        ('test_accuracy', 0.95)
+    """
+    metric, _, value = text.partition("=")
+    try:
+        number = float(value)
+    except ValueError:
+        number = math.nan
+    if not metric or not math.isfinite(number):
+        raise ConfigurationError(f"{name} must be METRIC=VALUE, such as test_accuracy=0.95, got {text!r}")
+    return metric, number
 
 
 READERS: dict[Any, tuple[str, Callable[[Any], Any]]] = {

@@ -83,9 +83,8 @@ def _stand_ins(plan: Plan) -> list[tuple[str, nn.Parameter]]:
 
 def describe_plan(plan: Plan) -> dict[str, Any]:
     """What a run would be."""
-    job, rules, policies = plan.job, plan.job.rules, plan.policies
+    job, rules = plan.job, plan.job.rules
     batch = job.iteration_samples * rules.slots
-    by_evaluations = (policies.stopping, policies.plateau, policies.keeping)
     return {
         "mode": plan.settings["mode"],
         "gather": plan.settings.get("gather", 1),
@@ -105,7 +104,7 @@ def describe_plan(plan: Plan) -> dict[str, Any]:
         "on_nonfinite": job.on_nonfinite,
         "loss": plan.settings["loss"],
         "metrics": plan.settings["metrics"],
-        "by_evaluations": [str(rule) for rule in by_evaluations if rule is not None] or None,
+        "by_evaluations": [str(rule) for rule in plan.policies.rules] or None,
         "layout": plan.settings["layout"],
         "bytes_a_shard": [part.bytes for part in job.parts()],
         "plane": job.plane,

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from psgd.cli.correction_grammar import parse_correction
-from psgd.cli.options import Entries, about, option
+from psgd.cli.options import Entries, about, option, parse_metric_value
 from psgd.core.corrections import Correction
 from psgd.core.local_steps import LocalSteps
 from psgd.core.modes import Async, Mode, Sync
@@ -154,6 +154,12 @@ class TrainConfig:
     patience: int | None = option(
         None, "Length", "stop early after so many evaluations in which --monitor has not improved (default: never)"
     )
+    until: str | None = option(
+        None, "Length", "stop once an evaluation has it: test_accuracy=0.95 (default: never)", "METRIC=VALUE"
+    )
+    max_seconds: float | None = option(
+        None, "Length", "stop after so many seconds of training, as soon as evaluations notice (default: never)"
+    )
     monitor: str | None = option(
         None, "Length", "the metric that --patience, --plateau and --keep-best go by (default: test_loss)"
     )
@@ -163,7 +169,9 @@ class TrainConfig:
     keep_best: bool = option(False, "Length", "write the weights of the best evaluation, and of the last")
 
     seed: int = option(0, "Run", "of the weights, the order of samples and everything random")
-    straggler: tuple[str, ...] = option((), "Run", "slow a slot on purpose: 0:3x or 0:50ms", "SLOT:SLOWER,...")
+    straggler: tuple[str, ...] = option(
+        (), "Run", "slow a slot on purpose: 0:3x, 0:50ms or at random 0:exp:50ms; *: every slot", "SLOT:SLOWER,..."
+    )
     out: str | None = option(
         None, "Run", "folder for the log, TensorBoard and the weights (default: a new one in runs)", "DIR"
     )
@@ -189,6 +197,8 @@ class TrainConfig:
             raise ConfigurationError(
                 f"monitor must be left out without patience, plateau and keep_best, got {self.monitor}"
             )
+        if self.until is not None:
+            parse_metric_value("until", self.until)
         if self.limit is not None and self.limit < 1:
             raise ConfigurationError(f"limit must be >= 1, got {self.limit}")
         for name in ("gpus_per_worker", "gpus_per_shard"):

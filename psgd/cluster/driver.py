@@ -28,6 +28,7 @@ from psgd.coordinator.coordinator import (
     SaveSnapshot,
     SettleBoundary,
     SnapshotEvaluated,
+    TrainingBegan,
     WorkerEnded,
     WorkerLost,
 )
@@ -116,6 +117,7 @@ class _Driver:
             self._load(initial)
             self._fleet.open_workers()
             self._began = time.perf_counter()
+            self._tell(TrainingBegan())
             self._watch_workers()
             while not self._finished:
                 ready, _ = ray.wait(list(self._pending), num_returns=1, timeout=None)

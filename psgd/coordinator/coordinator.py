@@ -9,10 +9,16 @@ from psgd.core.gate import UNREACHED, boundary_step
 from psgd.core.ids import Boundary, Incarnation, Step
 from psgd.core.membership import Membership
 from psgd.core.modes import Rules
+from psgd.errors import InternalError
 from psgd.runlog import Evaluation
-from psgd.training.policies import Continue, Policies, Stop
+from psgd.training.policies import Policies, Stop
 
 # ------------------------------------------------------------------ events
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingBegan:
+    """The workers are told to run: the time that training takes is counted from here."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +75,7 @@ class Ticked:
     """Time has passed."""
 
 
-Event = BoundaryReached | SnapshotEvaluated | WorkerBeat | WorkerEnded | WorkerLost | Ticked
+Event = TrainingBegan | BoundaryReached | SnapshotEvaluated | WorkerBeat | WorkerEnded | WorkerLost | Ticked
 
 # ------------------------------------------------------------------ decisions
 
@@ -185,6 +191,7 @@ class Coordinator:
         self._ordered = Boundary(0)
         self._settled = Boundary(0)
         self._end = UNREACHED if rules.steps is None else rules.steps
+        self._began: float | None = None
         self._finished = False
 
     def handle(self, event: Event, now: float) -> list[Decision]:
@@ -194,10 +201,13 @@ class Coordinator:
             now: seconds on a monotonic clock.
         """
         match event:
+            case TrainingBegan():
+                self._began = now
+                return []
             case BoundaryReached(boundary, step):
                 return self._reached(boundary, step)
             case SnapshotEvaluated():
-                return self._evaluated(event)
+                return self._evaluated(event, now)
             case WorkerBeat(worker, incarnation):
                 if incarnation == self.membership.incarnation_of(worker):
                     self._lease.renew(worker, now)
@@ -224,11 +234,13 @@ class Coordinator:
         step = self._steps[boundary]
         return [EvaluateSnapshot(boundary, step)] if self._evaluates else self._settle(SettleBoundary(boundary, False))
 
-    def _evaluated(self, event: SnapshotEvaluated) -> list[Decision]:
+    def _evaluated(self, event: SnapshotEvaluated, now: float) -> list[Decision]:
         """What follows from the evaluations so far; it takes effect at the following boundary."""
+        if self._began is None:
+            raise InternalError(f"boundary {event.boundary} was evaluated before training began")
         self._measured[event.boundary] = event.metrics
         history = list(self._measured.values())
-        verdict = self._policies.stopping.decide(history) if self._policies.stopping else Continue("")
+        verdict = self._policies.verdict(history, now - self._began)
         lr_factor, why = self._policies.lr_factor(history)
         names = self._policies.keeping.decide(history) if self._policies.keeping else ()
         step = self._steps[event.boundary]

@@ -87,6 +87,11 @@ def draw_seed(seed: int, step: int, slot: int) -> int:
     return _hash(b"draw", seed, step, slot)
 
 
+def delay_seed(seed: int, step: int, slot: int) -> int:
+    """The 64-bit seed of the delays that are injected into (step, slot); no draw of the training depends on it."""
+    return _hash(b"delay", seed, step, slot)
+
+
 def seed_everything(seed: int, step: int, slot: int) -> None:
     """Seed torch (CPU and CUDA), numpy and ``random`` for one (step, slot)."""
     drawn = draw_seed(seed, step, slot)

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from psgd.analysis.comparison import Budget, Target
 from psgd.core.corrections import Correction
 from psgd.core.modes import Async, Mode
 from psgd.errors import ConfigurationError
@@ -124,16 +125,22 @@ class Comparison:
 
     Args:
         out: the folder of all runs.
+        budget: of every run.
+        target: what runs are to reach, be it to end there or to have reported when; None: nothing.
 
     Raises:
-        ConfigurationError: if there is no arm or no seed, or two arms can not be told apart.
+        ConfigurationError: if there is no arm or no seed, two arms can not be told apart, or a budget lacks what it is.
     """
 
     arms: tuple[Arm, ...]
     seeds: tuple[int, ...]
     out: Path
+    budget: Budget = field(default_factory=Budget)
+    target: Target | None = None
 
     def __post_init__(self) -> None:
+        if self.budget.kind == "target" and self.target is None:
+            raise ConfigurationError("a comparison whose budget is a target needs one, got none")
         if not self.arms or not self.seeds:
             raise ConfigurationError(f"a comparison needs arms and seeds, got {len(self.arms)} and {len(self.seeds)}")
         _check_distinct("arms", [arm.folder for arm in self.arms])

@@ -5,15 +5,16 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from psgd.analysis.comparison import judged_by
+from psgd.analysis.comparison import Target, judged_by
 from psgd.analysis.run_figures import read_run
 from psgd.errors import ConfigurationError, PsgdError, blame
 from psgd.experiments.arms import Comparison, Run
 from psgd.experiments.measuring import is_measured, measure_training_set
 from psgd.experiments.resumption import State, clear, state_of
-from psgd.planning import Plan
+from psgd.planning import Plan, measured_names
 from psgd.runlog import FILE_NAME
 from psgd.trainer import Trainer
+from psgd.training.names import unknown
 
 MakeTrainer = Callable[[Run], Trainer]
 """The training of a run; where it goes and whether it shows its progress is not its business."""
@@ -45,7 +46,19 @@ def inspect(comparison: Comparison, make_trainer: MakeTrainer) -> list[Task]:
             f"out must be a folder for many runs, got {comparison.out}: a single one is there ({FILE_NAME}); "
             "choose another folder"
         )
+    if comparison.target is not None:
+        _check_target(comparison.target, make_trainer(next(comparison.runs())))
     return [_task(run, make_trainer(run), comparison.out / run.folder) for run in comparison.runs()]
+
+
+def _check_target(target: Target, trainer: Trainer) -> None:
+    """Refuse a target that no run could reach, as nobody measures its metric."""
+    job = replace(trainer, callbacks=[], out=None).plan().job
+    if job.evaluation_data is None:
+        raise ConfigurationError(f"target needs evaluations, and with them val_data, got none for {target.metric}")
+    names = measured_names(job.model, job.training, job.evaluation_data)
+    if target.metric not in names:
+        raise unknown("target: the metric", target.metric, names)
 
 
 def _task(run: Run, trainer: Trainer, folder: Path) -> Task:

@@ -23,7 +23,8 @@ def read_figures(comparison: Comparison) -> ComparisonFigures:
     Raises:
         DataError: if a log is damaged.
     """
-    return ComparisonFigures(comparison.seeds, tuple(_read_arm(comparison, arm) for arm in comparison.arms))
+    arms = tuple(_read_arm(comparison, arm) for arm in comparison.arms)
+    return ComparisonFigures(comparison.seeds, arms, comparison.budget, comparison.target)
 
 
 def _read_arm(comparison: Comparison, arm: Arm) -> ArmRuns:

@@ -21,6 +21,7 @@ from psgd.coordinator.coordinator import (
     SaveSnapshot,
     SettleBoundary,
     SnapshotEvaluated,
+    TrainingBegan,
     WorkerEnded,
     WorkerLost,
 )
@@ -113,6 +114,7 @@ class VirtualCluster:
         Raises:
             LostError: if the run can not go on.
         """
+        self._take(TrainingBegan())
         for number in range(workers):
             self._start(number, self._coordinator.membership)
         while not self._ended:

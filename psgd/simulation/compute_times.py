@@ -6,6 +6,7 @@ import numpy as np
 
 from psgd.config import Straggler
 from psgd.simulation.world import World
+from psgd.worker.straggling import lingering
 
 
 class ComputeTimes:
@@ -34,4 +35,4 @@ class ComputeTimes:
             generator = self._generators[slot] = np.random.default_rng([self._seed, slot])
         compute = self._world.compute_of(slot)
         took = sum(compute.draw(generator) for _ in range(self._batches))
-        return took + sum(took * (s.factor - 1) + s.delay_s for s in self._stragglers if s.slot == slot)
+        return took + lingering(self._stragglers, took, self._seed, step, slot)

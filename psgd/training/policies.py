@@ -1,7 +1,8 @@
 """What evaluations decide: when a run ends, when its learning rate falls, which weights are kept.
 
-Each policy decides from all evaluations so far and remembers nothing else, so whoever has the history comes to the
-same decision. They are decided beside training, by the coordinator, and take effect at a named step.
+Each policy decides from all evaluations so far, or from the time that training has taken, and remembers nothing else,
+so whoever has the history comes to the same decision. They are decided beside training, by the coordinator, and take
+effect at a named step.
 """
 
 import math
@@ -84,6 +85,75 @@ class EarlyStopping(Callback):
         if waited >= self.patience:
             return Stop(f"{self.monitor} has not improved on {best:g} for {waited} evaluations")
         return Continue(f"{self.monitor} improved on evaluation {len(history) - waited} of {len(history)}")
+
+
+@dataclass(frozen=True, slots=True)
+class StopAtTarget(Callback):
+    """Ends a run once a metric has reached a value, at the evaluation behind the one that measured it.
+
+    Attributes:
+        monitor: the metric, as evaluations name it.
+        value: what it is to reach.
+        mode: whether the metric is to fall or to rise; None: losses and errors are to fall, all else to rise.
+
+    Raises:
+        ConfigurationError: an attribute is out of range.
+
+    Example:
+        >>> StopAtTarget("test_accuracy", 0.5).decide([{"test_accuracy": 0.25}, {"test_accuracy": 0.75}])
+        Stop(reason='test_accuracy has reached 0.5 with 0.75')
+    """
+
+    monitor: str
+    value: float
+    mode: Goal | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse what could never be reached."""
+        _check_mode(self.mode)
+        if not isinstance(self.value, int | float) or not math.isfinite(self.value):
+            raise ConfigurationError(f"value must be a finite number, got {self.value!r}")
+
+    def decide(self, history: Sequence[Metrics]) -> Stop | Continue:
+        """Decide from all evaluations so far, oldest first; what was reached once stays so.
+
+        Raises:
+            ConfigurationError: an evaluation lacks the metric.
+        """
+        falling = (self.mode or goal_of(self.monitor)) == "min"
+        values = _monitored(self.monitor, history)
+        reached = [value for value in values if (value <= self.value if falling else value >= self.value)]
+        if reached:
+            return Stop(f"{self.monitor} has reached {self.value:g} with {reached[0]:g}")
+        return Continue(f"{self.monitor} has not reached {self.value:g}")
+
+
+@dataclass(frozen=True, slots=True)
+class StopAfter(Callback):
+    """Ends a run that has taken long enough, at the second evaluation behind that time: the first one notices it.
+
+    Attributes:
+        seconds: of training, counted from when the workers are told to run; processes start before.
+
+    Raises:
+        ConfigurationError: an attribute is out of range.
+
+    Example:
+        >>> StopAfter(seconds=60).decide(elapsed_s=61.5)
+        Stop(reason='61.5 of 60 s have passed')
+    """
+
+    seconds: float
+
+    def __post_init__(self) -> None:
+        """Refuse what would never begin, or never end."""
+        if not isinstance(self.seconds, int | float) or not (math.isfinite(self.seconds) and self.seconds > 0):
+            raise ConfigurationError(f"seconds must be a finite number > 0, got {self.seconds!r}")
+
+    def decide(self, elapsed_s: float) -> Stop | Continue:
+        """Decide from the time that training has taken."""
+        passed = f"{elapsed_s:.1f} of {self.seconds:g} s have passed"
+        return Stop(passed) if elapsed_s >= self.seconds else Continue(passed)
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,21 +278,46 @@ class Policies:
     """What the evaluations of a run decide.
 
     Args:
-        stopping: None runs the whole budget.
+        stopping: None goes on however little comes of it.
         plateau: None leaves the schedule's learning rate alone.
         keeping: None keeps no weights but the final ones.
         lr: the largest learning rate that the optimizer begins with.
+        target: None goes on whatever has been reached.
+        limit: None takes all the time that the steps need.
     """
 
     stopping: EarlyStopping | None = None
     plateau: ReduceLROnPlateau | None = None
     keeping: ModelCheckpoint | None = None
     lr: float = 1.0
+    target: StopAtTarget | None = None
+    limit: StopAfter | None = None
+
+    @property
+    def rules(self) -> tuple[EarlyStopping | StopAtTarget | StopAfter | ReduceLROnPlateau | ModelCheckpoint, ...]:
+        """All that there are."""
+        each = (self.stopping, self.target, self.limit, self.plateau, self.keeping)
+        return tuple(rule for rule in each if rule is not None)
 
     @property
     def monitors(self) -> list[str]:
         """The metrics that they go by."""
-        return [each.monitor for each in (self.stopping, self.plateau, self.keeping) if each is not None]
+        return [rule.monitor for rule in self.rules if not isinstance(rule, StopAfter)]
+
+    def verdict(self, history: Sequence[Metrics], elapsed_s: float) -> Stop | Continue:
+        """Whether the run is to end at the following boundary; the first rule that says so has the word.
+
+        Args:
+            history: all evaluations so far, oldest first.
+            elapsed_s: since training began.
+
+        Raises:
+            ConfigurationError: an evaluation lacks a metric.
+        """
+        by_metric = [rule.decide(history) for rule in (self.target, self.stopping) if rule is not None]
+        verdicts = by_metric + ([] if self.limit is None else [self.limit.decide(elapsed_s)])
+        stop = next((verdict for verdict in verdicts if isinstance(verdict, Stop)), None)
+        return stop or Continue("; ".join(verdict.reason for verdict in verdicts))
 
     def lr_factor(self, history: Sequence[Metrics]) -> tuple[float, str]:
         """What the schedule's learning rate is multiplied by from the following boundary on, and why."""

@@ -10,6 +10,7 @@ import torch
 from psgd.config import Loss, Training
 from psgd.data.batches import MapDataset, collate, to_device
 from psgd.data.sampler import BatchPlan, seed_everything
+from psgd.worker.straggling import lingering
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +47,6 @@ class Supervised:
         self._dataset = dataset
         self._device = device
         self._plan = BatchPlan(len(dataset), slots, training.batch_size, training.seed)
-        self._delays = {s.slot: s for s in training.stragglers}
 
     def __call__(self, step: int, slot: int, before_last: Callable[[], None]) -> Computation:
         """Leave the mean gradient of the slot's batch in ``.grad``.
@@ -57,7 +57,7 @@ class Supervised:
         began = time.perf_counter()
         losses = self.backward(step, slot, before_last)
         loss = sum(share.item() for share in losses)  # on a GPU that waits, so it comes last
-        self.linger(slot, began)
+        self.linger(step, slot, began)
         return Computation(loss, self._plan.batch_size, time.perf_counter() - began)
 
     def backward(self, step: int, slot: int, before_last: Callable[[], None]) -> list[torch.Tensor]:
@@ -95,16 +95,16 @@ class Supervised:
         torch.autograd.backward(loss)
         return loss.detach()
 
-    def linger(self, slot: int, began: float) -> None:
+    def linger(self, step: int, slot: int, began: float) -> None:
         """Make a straggler of the slot, if it is to be one.
 
         Args:
             began: when its iteration did, on ``time.perf_counter``.
         """
-        straggler = self._delays.get(slot)
-        if straggler is not None:
-            computed = time.perf_counter() - began
-            time.sleep(computed * (straggler.factor - 1) + straggler.delay_s)
+        computed_s = time.perf_counter() - began
+        seconds = lingering(self._training.stragglers, computed_s, self._plan.seed, step, slot)
+        if seconds > 0:
+            time.sleep(seconds)
 
 
 def _loss(loss: Loss, output: Any, targets: Any) -> torch.Tensor:

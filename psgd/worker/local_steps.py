@@ -81,7 +81,7 @@ class LocalTraining:
         if not self._leave_difference(moved):
             del self._inner[slot]  # or NaN would stay in its state
         loss = sum(share.item() for share in shares) / self._mini_batches
-        self._supervised.linger(slot, began)
+        self._supervised.linger(order.step, slot, began)
         return Computation(loss, self._samples, time.perf_counter() - began, lr)
 
     def _inner_of(self, slot: Slot) -> TickingOptimizer:

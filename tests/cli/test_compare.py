@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from psgd.analysis.comparison import Budget, Target
 from psgd.cli import main
 from psgd.cli.building import build_trainer
 from psgd.cli.compare import make_trainer, plan
@@ -16,7 +17,8 @@ from psgd.core.corrections import LagRate
 from psgd.core.modes import Async, Sync
 from psgd.errors import LostError
 from psgd.experiments.arms import OptimizerChoice, Scheme
-from psgd.runlog import FILE_NAME
+from psgd.runlog import FILE_NAME, Evaluation, Footer, read
+from psgd.training.policies import StopAfter, StopAtTarget
 
 TINY = ("--data", "digits", "--steps", "2", "--seeds", "2")
 SGD = OptimizerChoice("sgd", {"momentum": 0.9})
@@ -91,7 +93,14 @@ def test_a_run_is_what_psgd_train_would_make_of_the_same_options(mode: str, opti
     )
     run = next(plan(config).runs())
     alone = TrainConfig(
-        plane="memory", steps=3, optimizer="sgd", optimizer_args={"momentum": 0.9}, lr=0.1, seed=5, **options
+        plane="memory",
+        steps=3,
+        evaluate_every=1,
+        optimizer="sgd",
+        optimizer_args={"momentum": 0.9},
+        lr=0.1,
+        seed=5,
+        **options,
     )
     assert make_trainer(config, run).plan().settings == build_trainer(alone).plan().settings
 
@@ -100,6 +109,66 @@ def test_how_the_comparison_was_called_is_no_setting_of_a_run() -> None:
     quiet, loud = CompareConfig(seeds=1), CompareConfig(seeds=2, json=True, out="out")
     settings = [make_trainer(config, next(plan(config).runs())).plan().settings for config in (quiet, loud)]
     assert settings[0] == settings[1]
+
+
+def settings_of(**options: Any) -> dict[str, Any]:
+    """What the log of a first run is going to say."""
+    config = CompareConfig(**{"plane": "memory", "steps": 100, **options})
+    return make_trainer(config, next(plan(config).runs())).plan().settings
+
+
+@pytest.mark.parametrize(
+    ("options", "evaluate_every"),
+    [
+        ({"steps": 100}, 2),
+        ({"steps": 10}, 1),
+        ({"steps": None, "epochs": 40}, 22),  # 1437 samples make 22 steps of 2 slots of 32
+        ({"steps": None, "epochs": 80}, 44),
+        ({"steps": 100, "evaluate_every": 7}, 7),
+        ({"steps": None, "epochs": 80, "budget": "seconds", "seconds": 1.0}, 22),  # once an epoch, or more often
+        ({"steps": 100, "budget": "seconds", "seconds": 1.0}, 2),
+    ],
+)
+def test_a_run_is_evaluated_about_forty_times_unless_said(options: dict[str, Any], evaluate_every: int) -> None:
+    settings = settings_of(**options)
+    assert settings["evaluate_every"] == settings["options"]["evaluate_every"] == evaluate_every
+
+
+def test_a_budget_of_seconds_ends_every_run_after_them() -> None:
+    config = CompareConfig(budget="seconds", seconds=1.5, steps=100)
+    assert plan(config).budget == Budget("seconds", 1.5)
+    assert make_trainer(config, next(plan(config).runs())).callbacks == [StopAfter(1.5)]
+
+
+def test_a_budget_of_seconds_needs_no_length() -> None:
+    assert settings_of(steps=None, budget="seconds", seconds=1.5)["steps"] == 1000 * 22
+    assert settings_of(steps=None, epochs=3, budget="seconds", seconds=1.5)["steps"] == 3 * 22
+
+
+@pytest.mark.parametrize("metric", ["", "test_accuracy="])
+def test_a_budget_of_a_target_ends_every_run_that_has_reached_it(metric: str) -> None:
+    config = CompareConfig(budget="target", target=f"{metric}0.123456789")
+    comparison = plan(config)
+    assert (comparison.budget, comparison.target) == (Budget("target"), Target("test_accuracy", 0.123456789))
+    trainer = make_trainer(config, next(comparison.runs()))
+    assert trainer.callbacks == [StopAtTarget("test_accuracy", 0.123456789)]
+
+
+def test_the_usual_target_of_a_regression_is_its_error() -> None:
+    assert plan(CompareConfig(data="diabetes", target="50")).target == Target("test_rmse", 50.0)
+
+
+@pytest.mark.parametrize("budget", [{}, {"budget": "seconds", "seconds": 1.0}])
+def test_a_target_that_is_only_reported_is_no_setting_of_a_run(budget: dict[str, Any]) -> None:
+    assert settings_of(**budget, target="0.9") == settings_of(**budget)
+    assert plan(CompareConfig(**budget, target="0.9")).target == Target("test_accuracy", 0.9)
+
+
+def test_stragglers_are_those_of_a_single_run() -> None:
+    assert settings_of(straggler=("*:exp:5ms", "1:3x"))["stragglers"] == [
+        {"slot": None, "delay": "exp:5ms", "factor": 1.0},
+        {"slot": 1, "delay": "0", "factor": 3.0},
+    ]
 
 
 # ------------------------------------------------------------------ the command
@@ -141,11 +210,63 @@ def test_a_dry_run_says_what_is_missing_and_writes_nothing(capsys: pytest.Captur
     assert json.loads(capsys.readouterr().out) == {
         "arms": ["adam, sync: lr 0.002", "adam, async:1: lr 0.002"],
         "seeds": [0, 1],
+        "budget": "samples",
+        "target": None,
         "runs": 4,
         "complete": 0,
         "out": "out",
     }
     assert list(here.iterdir()) == []
+
+
+def footers(folder: Path) -> list[dict[str, Any]]:
+    """The figures of every run, in the order of their folders."""
+    logs = sorted(folder.glob(f"*/*/*/{FILE_NAME}"))
+    ends = [list(read(log))[-1] for log in logs]
+    return [end.figures for end in ends if isinstance(end, Footer)]
+
+
+TWO_MODES = ("--modes", "sync,async", "--seeds", "1", "--out", "out", "--json")
+
+
+def test_each_budget_is_kept_to(capsys: pytest.CaptureFixture[str], here: Path) -> None:
+    target = ("--budget", "target", "--target", "0.5", "--steps", "400", "--evaluate-every", "5")
+    assert compare(*TWO_MODES, *target) == 0
+    for figures in footers(here / "out"):
+        assert figures["stopped_early"].startswith("test_accuracy has reached 0.5 with ")
+        assert 10 <= figures["steps"] < 400
+    assert compare(*TWO_MODES, *target, "--target", "test_accuracy=0.50", "--seeds", "2") == 0
+    assert "2 of 4 runs are there already and are not made again" in capsys.readouterr().err
+
+    seconds = ("--budget", "seconds", "--seconds", "0.05", "--steps", "100000", "--evaluate-every", "5", "--out", "o2")
+    assert compare(*TWO_MODES, *seconds) == 0
+    for figures in footers(here / "o2"):
+        assert figures["stopped_early"].endswith(f" of 0.05 s have passed: stopped at step {figures['steps']}")
+        assert figures["seconds"] >= 0.05
+    assert "raise --epochs or --steps" not in capsys.readouterr().err
+
+    assert compare(*TWO_MODES, "--steps", "8", "--target", "2", "--out", "o3") == 0
+    assert [(figures["steps"], figures["stopped_early"]) for figures in footers(here / "o3")] == [(8, None)] * 2
+    evaluations = [r.step for r in read(next((here / "o3").glob(f"*/*/*/{FILE_NAME}"))) if isinstance(r, Evaluation)]
+    assert evaluations == list(range(1, 9))
+    capsys.readouterr()
+    assert compare(*TWO_MODES, "--steps", "8", "--target", "test_loss=0.1", "--out", "o3") == 0
+    assert "2 of 2 runs are there already and are not made again" in capsys.readouterr().err
+
+
+def test_runs_that_had_no_more_to_do_before_their_time_was_over_are_named(capsys: pytest.CaptureFixture[str]) -> None:
+    assert compare("--seeds", "1", "--budget", "seconds", "--seconds", "3600") == 0
+    assert (
+        "1 of 1 runs came to the end of their epochs or steps before their 3600 s were over: raise --epochs or --steps"
+    ) in capsys.readouterr().err
+
+
+def test_another_target_to_end_at_makes_other_runs(capsys: pytest.CaptureFixture[str]) -> None:
+    asked = ("--seeds", "1", "--out", "out", "--budget", "target", "--target")
+    assert compare(*asked, "0.99") == 0
+    capsys.readouterr()
+    line = refusal(capsys, *asked, "0.98")
+    assert "options.until is 'test_accuracy=0.99' there, 'test_accuracy=0.98' here" in line
 
 
 def test_a_comparison_in_which_runs_failed_says_so_after_its_report(
@@ -200,6 +321,36 @@ def test_a_comparison_in_which_runs_failed_says_so_after_its_report(
         (("--plot",), "plot must be left out: a comparison draws pictures of its own; try psgd train"),
         (("--optimizer-args", "momentum=0.9"), "momentum"),
         (("--epochs", "3"), "epochs must be left out with steps"),
+        (("--budget", "time"), "budget must be samples, seconds or target, got 'time'"),
+        (("--budget", "target"), "target must be given with budget target, got none; try --target 0.95"),
+        (("--budget", "seconds"), "seconds must be given with budget seconds, got none; try --seconds 60"),
+        (("--seconds", "5"), "seconds must be left out with budget samples, got 5; try --budget seconds"),
+        (
+            ("--budget", "target", "--target", "0.9", "--seconds", "5"),
+            "seconds must be left out with budget target, got 5; try --budget seconds",
+        ),
+        (("--budget", "seconds", "--seconds", "0"), "seconds must be a finite number > 0, got 0.0"),
+        (("--budget", "seconds", "--seconds", "inf"), "seconds must be a finite number > 0, got inf"),
+        (("--target", "high"), "target must be VALUE or METRIC=VALUE, such as test_loss=0.1, got 'high'"),
+        (("--target", "=0.9"), "target must be VALUE or METRIC=VALUE, such as test_loss=0.1, got '=0.9'"),
+        (("--target", "test_loss=nan"), "got 'test_loss=nan'"),
+        (
+            ("--target", "accuracy=0.9"),
+            "target: the metric must be one of test_accuracy, test_loss, got 'accuracy'",
+        ),
+        (
+            ("--budget", "target", "--target", "f1=0.9"),
+            "target: the metric must be one of test_accuracy, test_loss, got 'f1'",
+        ),
+        (
+            ("--until", "test_loss=1"),
+            "until must be left out: all runs have the same budget, got test_loss=1; try --budget target",
+        ),
+        (
+            ("--max-seconds", "5"),
+            "max_seconds must be left out: all runs have the same budget, got 5.0; try --budget seconds",
+        ),
+        (("--straggler", "*:3x,*:2x"), "stragglers must name each slot once, and every slot once"),
     ],
 )
 def test_what_can_not_be_compared_is_refused_in_one_line(

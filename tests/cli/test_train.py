@@ -17,9 +17,17 @@ from psgd.config import Clip, Placement, Straggler
 from psgd.core.local_steps import LocalSteps
 from psgd.core.modes import Async, Sync
 from psgd.data.batches import MapDataset
+from psgd.durations import parse_duration
 from psgd.errors import ConfigurationError, ResourceError
 from psgd.runlog import Header, Notice, Record, read
-from psgd.training.policies import EarlyStopping, ModelCheckpoint, Policies, ReduceLROnPlateau
+from psgd.training.policies import (
+    EarlyStopping,
+    ModelCheckpoint,
+    Policies,
+    ReduceLROnPlateau,
+    StopAfter,
+    StopAtTarget,
+)
 from tests.records import ITERATION
 
 FIGURES = {
@@ -268,7 +276,7 @@ def test_every_option_reaches_the_trainer() -> None:
     assert (job.rules.steps, job.rules.evaluate_every) == (7, 3)
     assert (training.batch_size, training.accumulate, training.precision, training.threads) == (8, 2, "bf16", 2)
     assert (training.seed, training.use_gpu, training.overlap) == (9, True, False)
-    assert training.stragglers == (Straggler(0, factor=3.0), Straggler(5, delay_s=0.05))
+    assert training.stragglers == (Straggler(0, factor=3.0), Straggler(5, parse_duration("50ms")))
     assert job.shard_device == "cuda"
     assert plan.placement == Placement(cpus_per_worker=0.5, gpus_per_worker=0.25, gpus_per_shard=0.5, strategy="SPREAD")
     assert plan.policies.stopping == EarlyStopping(patience=4)
@@ -309,17 +317,27 @@ def test_a_run_with_local_steps_learns_the_digits(capsys: pytest.CaptureFixture[
     [
         ("0:3x", Straggler(0, factor=3.0)),
         ("2:1.5x", Straggler(2, factor=1.5)),
-        ("1:50ms", Straggler(1, delay_s=0.05)),
-        ("1:0.5ms", Straggler(1, delay_s=0.0005)),
+        ("1:50ms", Straggler(1, parse_duration("50ms"))),
+        ("1:0.5ms", Straggler(1, parse_duration("0.5ms"))),
+        ("1:2s", Straggler(1, parse_duration("2s"))),
+        ("2:exp:50ms", Straggler(2, parse_duration("exp:50ms"))),
+        ("*:2%exp:5", Straggler(None, parse_duration("2%exp:5"))),
+        ("*:3x", Straggler(None, factor=3.0)),
     ],
 )
 def test_a_straggler_is_a_slot_and_how_much_slower(text: str, straggler: Straggler) -> None:
     assert parse_straggler(text) == straggler
 
 
-@pytest.mark.parametrize("text", ["0", "0:", ":3x", "0:3", "x:3x", "0:x", "-1:3x", "0:50s", "0:3x "])
+@pytest.mark.parametrize("text", ["0", "0:", ":3x", "0:3", "0:0.5", "x:3x", "-1:3x", "**:3x"])
 def test_a_malformed_straggler_is_refused(text: str) -> None:
-    with pytest.raises(ConfigurationError, match=r"^straggler must be SLOT:3x or SLOT:50ms, got '"):
+    with pytest.raises(ConfigurationError, match=r"^straggler must be SLOT:3x, SLOT:50ms or at random SLOT:exp:50ms"):
+        parse_straggler(text)
+
+
+@pytest.mark.parametrize("text", ["0:x", "0:3x ", "0:-50ms", "1:exp", "*:exp:0ms", "0:3y"])
+def test_a_stragglers_malformed_delay_is_refused_in_the_words_of_durations(text: str) -> None:
+    with pytest.raises(ConfigurationError, match=rf"^straggler '{re.escape(text)}': a duration must be "):
         parse_straggler(text)
 
 
@@ -424,7 +442,12 @@ def test_a_malformed_straggler_is_refused(text: str) -> None:
         ("--evaluate-every 0", ["evaluate_every must be >= 1, got 0"]),
         ("--patience 0", ["patience must be >= 1, got 0"]),
         ("--seed -1", ["seed must be", "got -1"]),
-        ("--straggler 0:3", ["straggler must be SLOT:3x or SLOT:50ms, got '0:3'"]),
+        ("--straggler 0:3", ["straggler must be SLOT:3x, SLOT:50ms or at random SLOT:exp:50ms", "got '0:3'"]),
+        ("--until 0.95", ["until must be METRIC=VALUE, such as test_accuracy=0.95, got '0.95'"]),
+        ("--until test_loss=nan", ["until must be METRIC=VALUE, such as test_accuracy=0.95, got 'test_loss=nan'"]),
+        ("--until test_loss=low", ["until must be METRIC=VALUE", "got 'test_loss=low'"]),
+        ("--until accuracy=0.9", ["monitor must be one of test_accuracy, test_loss, got 'accuracy'"]),
+        ("--max-seconds 0", ["seconds must be a finite number > 0, got 0.0"]),
         ("--straggler 2:3x", ["straggler slot must be < slots (2), got 2"]),
         ("--straggler 0:0.5x", ["straggler factor must be >= 1, got 0.5"]),
         ("--placement near", ["--placement must be pack or spread, got 'near'"]),
@@ -541,6 +564,7 @@ def test_every_option_around_the_optimizer_reaches_the_plan() -> None:
         "--optimizer adamw --optimizer-args weight_decay=0.5 --groups 1.*=lr=0.25 --no-decay-biases --l1 0.125 "
         "--decay 1 --clip-value 2 --on-nonfinite fail --schedule step --schedule-args step_size=3 --warmup-steps 4 "
         "--plateau patience=2,factor=0.5 --patience 4 --monitor test_accuracy --keep-best --limit 100 "
+        "--until test_loss=0.125 --max-seconds 60 "
         "--loss-args label_smoothing=0.5 --metrics accuracy,f1:average=macro,top3 --out run"
     )
     plan = build_trainer(parse(TrainConfig, "psgd train", words.split(), {})).plan()
@@ -560,6 +584,8 @@ def test_every_option_around_the_optimizer_reaches_the_plan() -> None:
         ReduceLROnPlateau("test_accuracy", factor=0.5, patience=2),
         ModelCheckpoint("test_accuracy"),
         lr=0.25,
+        target=StopAtTarget("test_loss", 0.125),
+        limit=StopAfter(60.0),
     )
     assert job.data is not None
     assert len(cast(MapDataset, job.data())) == 100

@@ -7,6 +7,7 @@ from psgd.coordinator.coordinator import (
     EvaluateSnapshot,
     SettleBoundary,
     SnapshotEvaluated,
+    TrainingBegan,
 )
 from psgd.core.ids import Boundary, Incarnation, Step
 from psgd.core.modes import Rules, Sync
@@ -19,7 +20,9 @@ RULES = Rules(Sync(), slots=1, shards=1, steps=3, evaluate_every=1)
 
 def host(monitor: str = "test_loss") -> CoordinatorHost:
     policies = Policies(EarlyStopping(monitor, patience=1))
-    return CoordinatorHost(Coordinator(RULES, 1, True, policies, max_failures=0, lease_s=30.0))
+    made = CoordinatorHost(Coordinator(RULES, 1, True, policies, max_failures=0, lease_s=30.0))
+    made.tell(TrainingBegan())
+    return made
 
 
 def test_a_decision_is_collected_once() -> None:

@@ -19,6 +19,7 @@ from psgd.coordinator.coordinator import SaveSnapshot
 from psgd.coordinator.outcome import Keep
 from psgd.core.modes import Async, Mode, Rules, Sync
 from psgd.data.datasets import load
+from psgd.durations import constant
 from psgd.errors import LostError, ResourceError
 from psgd.runlog import Evaluation, Iteration, Notice, Record
 from psgd.training.models import resolve_model
@@ -152,7 +153,7 @@ def test_killed_worker_is_replaced_and_the_bits_stay() -> None:
         if not killed and isinstance(record, Iteration) and record.step >= 5:
             killed.append(kill_a_worker())
 
-    slow = (Straggler(slot=0, delay_s=0.05),)
+    slow = (Straggler(0, constant(0.05)),)
     outcome = cluster.run(job(Sync(), stragglers=slow), Placement(), weights(), Policies(), kill_once, keep_nothing)
     alone = inprocess.run(job(Sync(), workers=1, shards=1), weights(), Policies(), ignore, keep_nothing)
     assert killed
@@ -170,7 +171,7 @@ def test_killed_worker_ends_the_run_when_failures_are_not_allowed() -> None:
         if not killed and isinstance(record, Iteration):
             killed.append(kill_a_worker())
 
-    slow = (Straggler(slot=0, delay_s=0.05),)
+    slow = (Straggler(0, constant(0.05)),)
     with pytest.raises(LostError, match=r"worker \d was lost .* max_failures is 0"):
         cluster.run(job(Sync(), stragglers=slow), Placement(max_failures=0), weights(), Policies(), kill, keep_nothing)
 
@@ -194,7 +195,7 @@ def test_a_lost_shard_is_named_also_by_who_asks_it_before_ray_has_noticed() -> N
 
 
 def test_async_run_keeps_the_bound_and_counts_every_iteration() -> None:
-    slow = (Straggler(slot=1, delay_s=0.03),)
+    slow = (Straggler(1, constant(0.03)),)
     outcome = cluster.run(
         job(Async(staleness=2), workers=4, stragglers=slow), Placement(), weights(), Policies(), ignore, keep_nothing
     )
@@ -204,7 +205,7 @@ def test_async_run_keeps_the_bound_and_counts_every_iteration() -> None:
 
 
 def test_async_run_without_a_bound_leaves_the_straggler_behind() -> None:
-    slow = (Straggler(slot=1, delay_s=0.1),)
+    slow = (Straggler(1, constant(0.1)),)
     outcome = cluster.run(
         job(Async(), workers=4, stragglers=slow), Placement(), weights(), Policies(), ignore, keep_nothing
     )
@@ -213,7 +214,7 @@ def test_async_run_without_a_bound_leaves_the_straggler_behind() -> None:
 
 
 def test_backup_drops_the_slow_slot_all_shards_agree_and_nothing_stays_reserved() -> None:
-    slow = (Straggler(slot=3, delay_s=0.1),)
+    slow = (Straggler(3, constant(0.1)),)
     records: list[Record] = []
     backup = job(Sync(backups=1), workers=4, stragglers=slow)
     outcome = cluster.run(backup, Placement(), weights(), Policies(), records.append, keep_nothing)

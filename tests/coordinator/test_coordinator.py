@@ -18,6 +18,7 @@ from psgd.coordinator.coordinator import (
     SettleBoundary,
     SnapshotEvaluated,
     Ticked,
+    TrainingBegan,
     WorkerBeat,
     WorkerEnded,
     WorkerLost,
@@ -25,8 +26,18 @@ from psgd.coordinator.coordinator import (
 from psgd.core.ids import Boundary, Incarnation, Step
 from psgd.core.membership import Membership
 from psgd.core.modes import Rules, Sync
+from psgd.errors import InternalError
 from psgd.runlog import Evaluation
-from psgd.training.policies import Continue, EarlyStopping, ModelCheckpoint, Policies, ReduceLROnPlateau, Stop
+from psgd.training.policies import (
+    Continue,
+    EarlyStopping,
+    ModelCheckpoint,
+    Policies,
+    ReduceLROnPlateau,
+    Stop,
+    StopAfter,
+    StopAtTarget,
+)
 
 USED_UP = FinishRun("the budget is used up")
 
@@ -41,7 +52,13 @@ def coordinator(
     max_failures: int = 3,
 ) -> Coordinator:
     rules = Rules(Sync(), slots=4, shards=2, steps=steps, evaluate_every=evaluate_every)
-    return Coordinator(rules, workers, evaluates, policies or Policies(), max_failures, lease_s=10.0)
+    return begun(Coordinator(rules, workers, evaluates, policies or Policies(), max_failures, lease_s=10.0))
+
+
+def begun(run: Coordinator, now: float = 0.0) -> Coordinator:
+    """Its workers were told to run."""
+    assert run.handle(TrainingBegan(), now) == []
+    return run
 
 
 def reached(boundary: int, step: int) -> BoundaryReached:
@@ -270,10 +287,43 @@ class StopOnce(EarlyStopping):
 
 def test_a_decision_to_stop_is_not_taken_back() -> None:
     rules = Rules(Sync(), 4, 2, steps=100, evaluate_every=10)
-    run = Coordinator(rules, 1, True, Policies(StopOnce()), max_failures=0, lease_s=1.0)
+    run = begun(Coordinator(rules, 1, True, Policies(StopOnce()), max_failures=0, lease_s=1.0))
     handled(run, reached(1, 10), evaluated(1), reached(2, 20), evaluated(2), reached(3, 30))
     assert unlogged(handled(run, evaluated(3))) == [settle(3)]
     assert handled(run, WorkerEnded(0)) == [FinishRun("enough: stopped at step 30")]
+
+
+def test_a_target_that_is_reached_ends_the_run_at_the_following_boundary() -> None:
+    run = coordinator(steps=100, evaluate_every=10, policies=Policies(target=StopAtTarget("test_loss", 0.5)))
+    assert unlogged(handled(run, reached(1, 10), evaluated(1, 0.75)))[1:] == [settle(1)]
+    assert unlogged(handled(run, reached(2, 20), evaluated(2, 0.5)))[1:] == [settle(2, stop=True)]
+    handled(run, reached(3, 30), evaluated(3, 0.75))
+    assert handled(run, WorkerEnded(0)) == [FinishRun("test_loss has reached 0.5 with 0.5: stopped at step 30")]
+    assert run.stopped_early == "test_loss has reached 0.5 with 0.5: stopped at step 30"
+
+
+def test_the_time_of_a_run_counts_from_when_training_began() -> None:
+    rules = Rules(Sync(), 4, 2, steps=100, evaluate_every=10)
+    run = Coordinator(rules, 1, True, Policies(limit=StopAfter(5.0)), max_failures=0, lease_s=1.0)
+    run.handle(WorkerBeat(0, Incarnation(0)), 1.0)
+    begun(run, now=1000.0)
+    handled(run, reached(1, 10), reached(2, 20), now=1001.0)
+    first, second = (unlogged(handled(run, evaluated(k), now=now)) for k, now in ((1, 1004.9), (2, 1005.0)))
+    assert (first, second) == ([settle(1)], [settle(2, stop=True)])
+    assert run.stopped_early == "5.0 of 5 s have passed: stopped at step 30"
+
+
+def test_a_target_that_is_reached_at_the_end_stops_nothing_early() -> None:
+    run = coordinator(steps=10, evaluate_every=10, policies=Policies(target=StopAtTarget("test_loss", 0.5)))
+    assert unlogged(handled(run, reached(1, 10), evaluated(1, 0.25)))[1:] == [settle(1)]
+    assert handled(run, WorkerEnded(0)) == [USED_UP]
+    assert run.stopped_early is None
+
+
+def test_an_evaluation_before_training_began_is_our_bug() -> None:
+    run = Coordinator(Rules(Sync(), 4, 2, steps=10), 1, True, Policies(), max_failures=0, lease_s=1.0)
+    with pytest.raises(InternalError, match="boundary 1 was evaluated before training began"):
+        handled(run, reached(1, 10), evaluated(1))
 
 
 # ------------------------------------------------------------------ lost workers

@@ -2,6 +2,7 @@ from pathlib import Path
 
 import pytest
 
+from psgd.analysis.comparison import Budget
 from psgd.core.corrections import DelayCompensation, GapAware, LagRate
 from psgd.core.modes import Async, Sync
 from psgd.errors import ConfigurationError
@@ -70,3 +71,8 @@ def test_nothing_to_compare_is_refused() -> None:
         Arm(SGD, SYNC, ())
     with pytest.raises(ConfigurationError, match="a comparison needs arms and seeds, got 0 and 1"):
         Comparison((), (0,), Path("out"))
+
+
+def test_a_target_as_the_budget_has_to_be_given() -> None:
+    with pytest.raises(ConfigurationError, match="a comparison whose budget is a target needs one, got none"):
+        Comparison((Arm(SGD, SYNC, (0.1,)),), (0,), Path("out"), Budget("target"))

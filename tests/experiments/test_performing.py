@@ -8,6 +8,7 @@ import torch
 from torch.utils.data import TensorDataset
 
 from psgd import inprocess
+from psgd.analysis.comparison import Target
 from psgd.analysis.run_figures import read_run
 from psgd.errors import ConfigurationError, LostError
 from psgd.experiments.arms import Comparison, Run
@@ -118,6 +119,21 @@ def test_runs_of_other_settings_are_refused_before_anything_starts(comparison: C
 def test_what_can_not_be_run_is_refused_before_anything_starts(comparison: Comparison) -> None:
     with pytest.raises(ConfigurationError, match="shards must be <="):
         inspect(comparison, lambda run: replace(trainer_of(run), shards=9))
+
+
+def test_a_target_that_nobody_measures_is_refused_before_anything_starts(comparison: Comparison) -> None:
+    asked = replace(comparison, target=Target("test_f2", 0.5))
+    with pytest.raises(ConfigurationError, match=r"^target: the metric must be one of test_accuracy, test_loss, got"):
+        inspect(asked, trainer_of)
+    with pytest.raises(ConfigurationError, match=r"^target needs evaluations, and with them val_data, got none for"):
+        inspect(asked, lambda run: replace(trainer_of(run), val_data=None))
+    assert not comparison.out.exists()
+
+
+def test_a_target_that_is_only_reported_leaves_the_runs_as_they_are(comparison: Comparison) -> None:
+    make(comparison)
+    lines = make(replace(comparison, target=Target("test_accuracy", 0.5)))
+    assert lines == ["6 of 6 runs are there already and are not made again"]
 
 
 def test_a_folder_that_can_not_be_written_is_refused_before_anything_starts(tmp_path: Path) -> None:

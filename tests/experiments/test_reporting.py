@@ -1,10 +1,12 @@
 import json
 import logging
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from psgd.analysis.comparison import Budget, Target
 from psgd.core.corrections import LagRate
 from psgd.core.modes import Async, Sync
 from psgd.experiments.arms import Arm, Comparison, Run, Scheme
@@ -51,6 +53,13 @@ def test_what_a_mode_does_otherwise_is_among_what_machines_know(tmp_path: Path) 
     (read,) = read_figures(Comparison((arm,), (3,), tmp_path)).arms
     assert read.mode == "async/softsync=3/lag-lr"
     assert (read.about["staleness"], read.about["gather"], read.about["correction"]) == (None, 3, "lag-lr")
+
+
+def test_the_figures_know_budget_and_target(comparison: Comparison) -> None:
+    assert (read_figures(comparison).budget, read_figures(comparison).target) == (Budget("samples"), None)
+    budget, target = Budget("seconds", 2.0), Target("test_accuracy", 0.5)
+    figures = read_figures(replace(comparison, budget=budget, target=target))
+    assert (figures.budget, figures.target) == (budget, target)
 
 
 def test_the_report_is_a_page_json_and_pictures(comparison: Comparison) -> None:

@@ -16,6 +16,8 @@ from psgd.training.policies import (
     Rate,
     ReduceLROnPlateau,
     Stop,
+    StopAfter,
+    StopAtTarget,
 )
 
 NAN = float("nan")
@@ -72,6 +74,72 @@ def test_an_attribute_out_of_range_is_refused(change: dict[str, Any], message: s
     with pytest.raises(ConfigurationError) as caught:
         EarlyStopping(**change)
     assert str(caught.value) == message
+
+
+# ------------------------------------------------------------------ targets, and time
+
+
+@pytest.mark.parametrize(
+    ("rule", "values", "decision"),
+    [
+        (StopAtTarget("test_accuracy", 0.5), [], "Continue"),
+        (StopAtTarget("test_accuracy", 0.5), [0.25, 0.49], "Continue"),
+        (StopAtTarget("test_accuracy", 0.5), [0.25, 0.5], "Stop"),
+        (StopAtTarget("test_accuracy", 0.5), [0.75, 0.25], "Stop"),
+        (StopAtTarget("test_loss", 0.5), [0.75, 0.51], "Continue"),
+        (StopAtTarget("test_loss", 0.5), [0.75, 0.5], "Stop"),
+        (StopAtTarget("test_loss", 0.5, mode="max"), [0.25], "Continue"),
+        (StopAtTarget("test_loss", 0.5), [NAN], "Continue"),
+    ],
+)
+def test_a_run_stops_once_the_target_is_reached(rule: StopAtTarget, values: list[float], decision: str) -> None:
+    assert type(rule.decide([{rule.monitor: value} for value in values])).__name__ == decision
+
+
+def test_a_target_says_how_far_it_is() -> None:
+    rule = StopAtTarget("test_accuracy", 0.5)
+    assert rule.decide([{"test_accuracy": 0.25}]) == Continue("test_accuracy has not reached 0.5")
+    history = [{"test_accuracy": value} for value in (0.25, 0.625, 0.75)]
+    assert rule.decide(history) == Stop("test_accuracy has reached 0.5 with 0.625")
+
+
+def test_a_run_stops_once_its_time_is_over() -> None:
+    rule = StopAfter(2)
+    assert rule.decide(1.96) == Continue("2.0 of 2 s have passed")
+    assert rule.decide(2.0) == Stop("2.0 of 2 s have passed")
+
+
+@pytest.mark.parametrize("value", [NAN, float("inf"), "0.5"])
+def test_a_target_that_is_no_number_is_refused(value: Any) -> None:
+    with pytest.raises(ConfigurationError, match=f"^value must be a finite number, got {value!r}$"):
+        StopAtTarget("test_loss", value)
+
+
+@pytest.mark.parametrize("seconds", [0, -1.0, NAN, float("inf"), "60"])
+def test_a_time_that_is_none_is_refused(seconds: Any) -> None:
+    with pytest.raises(ConfigurationError, match=f"^seconds must be a finite number > 0, got {seconds!r}$"):
+        StopAfter(seconds)
+
+
+def test_the_first_rule_that_says_stop_has_the_word() -> None:
+    policies = Policies(EarlyStopping(patience=1), target=StopAtTarget("test_loss", 0.5), limit=StopAfter(10))
+    improving = [{"test_loss": 2.0}, {"test_loss": 1.0}]
+    assert policies.verdict(improving, 5.0) == Continue(
+        "test_loss has not reached 0.5; test_loss improved on evaluation 2 of 2; 5.0 of 10 s have passed"
+    )
+    assert policies.verdict(improving, 10.0) == Stop("10.0 of 10 s have passed")
+    worse = [{"test_loss": 1.0}, {"test_loss": 2.0}]
+    assert policies.verdict(worse, 10.0) == Stop("test_loss has not improved on 1 for 1 evaluations")
+    assert policies.verdict([*worse, {"test_loss": 0.25}], 10.0) == Stop("test_loss has reached 0.5 with 0.25")
+    assert Policies().verdict(worse, 10.0) == Continue("")
+
+
+def test_monitors_are_those_of_all_rules_that_have_one() -> None:
+    rules = (EarlyStopping("a"), StopAtTarget("b", 1), StopAfter(1), ReduceLROnPlateau("c"), ModelCheckpoint("d"))
+    stopping, target, limit, plateau, keeping = rules
+    policies = Policies(stopping, plateau, keeping, target=target, limit=limit)
+    assert policies.rules == rules
+    assert policies.monitors == ["a", "b", "c", "d"]
 
 
 @pytest.mark.parametrize(

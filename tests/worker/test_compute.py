@@ -11,8 +11,10 @@ from torch.utils.data import Dataset, TensorDataset
 
 from psgd.config import Straggler, Training
 from psgd.data.sampler import BatchPlan
+from psgd.durations import constant, parse_duration
 from psgd.worker import compute
 from psgd.worker.compute import Supervised, cut
+from psgd.worker.straggling import lingering
 from tests.jobs import CNN, MLP, NormAndDropout, first_model, images
 
 CPU = torch.device("cpu")
@@ -120,15 +122,24 @@ def test_what_is_drawn_at_random_depends_on_seed_step_and_slot_alone() -> None:
 
 def test_a_straggler_sleeps_its_factor_and_its_delay(monkeypatch: pytest.MonkeyPatch) -> None:
     slept: list[float] = []
-    readings = iter([100.0, 102.0, 110.0, 200.0, 207.0])  # began, computed, ended; then began, ended
+    readings = iter([100.0, 102.0, 110.0, 200.0, 203.0, 207.0])  # began, computed, ended; twice
     clock = SimpleNamespace(perf_counter=lambda: next(readings), sleep=slept.append)
     monkeypatch.setattr(compute, "time", clock)
-    training = Training(mean_of_sums, 8, stragglers=(Straggler(slot=1, delay_s=0.5, factor=3.0),))
+    training = Training(mean_of_sums, 8, stragglers=(Straggler(1, constant(0.5), factor=3.0),))
     supervised = Supervised(Scale(), training, integers(), 2, CPU)
     assert supervised(0, 1, nothing).seconds == 10.0
     assert slept == [2.0 * (3.0 - 1) + 0.5]
     assert supervised(0, 0, nothing).seconds == 7.0
     assert len(slept) == 1
+
+
+def test_delays_at_random_are_those_of_seed_step_and_slot(monkeypatch: pytest.MonkeyPatch) -> None:
+    slept: list[float] = []
+    monkeypatch.setattr(compute, "time", SimpleNamespace(perf_counter=lambda: 0.0, sleep=slept.append))
+    slow = (Straggler(None, parse_duration("exp:50ms")),)
+    supervised = Supervised(Scale(), Training(mean_of_sums, 8, seed=3, stragglers=slow), integers(), 2, CPU)
+    supervised(0, 1, nothing)
+    assert slept == [lingering(slow, 0.0, seed=3, step=0, slot=1)]
 
 
 @pytest.mark.parametrize(("precision", "computed"), [("fp32", torch.float32), ("bf16", torch.bfloat16)])

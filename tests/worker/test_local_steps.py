@@ -11,6 +11,7 @@ from psgd.core.ids import Slot, Step
 from psgd.core.local_steps import LocalSteps
 from psgd.core.slot import Compute
 from psgd.data.sampler import BatchPlan
+from psgd.durations import constant
 from psgd.errors import ConfigurationError
 from psgd.training.optimizers import resolve_optimizer
 from psgd.transport.flat import layout_of, pack, tensors_of
@@ -183,7 +184,7 @@ def test_a_straggler_stretches_the_whole_iteration(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(local_steps, "time", SimpleNamespace(perf_counter=lambda: next(readings)))
     clock = SimpleNamespace(perf_counter=lambda: 102.0, sleep=slept.append)
     monkeypatch.setattr(compute, "time", clock)
-    party = Party(make_count(stragglers=(Straggler(slot=1, delay_s=0.5, factor=3.0),)))
+    party = Party(make_count(stragglers=(Straggler(slot=1, delay=constant(0.5), factor=3.0),)))
     assert party.training(order(0), Slot(1), nothing).seconds == 10.0
     assert slept == [2.0 * (3.0 - 1) + 0.5]
 
