@@ -1,9 +1,11 @@
 """What the report's pictures are made of: curves, lags and a window of every slot's time, one pass over each log."""
 
 import math
+from bisect import bisect_right
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import accumulate
 from pathlib import Path
 from typing import Any, Literal
 
@@ -141,8 +143,8 @@ def read_series(report: Mapping[str, Any], base: Path) -> tuple[ModeSeries, ...]
     )
 
 
-def _logs(base: Path, folders: Iterable[str]) -> list[Path]:
-    return [base / folder for folder in folders if (base / folder / FILE_NAME).is_file()]
+def _logs(base: Path, folders: Iterable[str | None]) -> list[Path]:
+    return [base / folder for folder in folders if folder is not None and (base / folder / FILE_NAME).is_file()]
 
 
 def read_run_series(log: Path) -> RunSeries:
@@ -184,7 +186,7 @@ def _series(
     return RunSeries(
         settings=settings,
         seconds=seconds,
-        test=_test_curves(evaluations, iterations, settings),
+        test=_test_curves(evaluations, iterations, settings, slots),
         train_loss=_means(iterations, [each.loss for each in iterations], slots),
         lr=_means(iterations, [_lr(each) for each in iterations], slots),
         lags=dict(sorted(Counter(each.lag for each in accepted).items())),
@@ -202,23 +204,46 @@ def _lr(iteration: Iteration) -> float | None:
 
 
 def _test_curves(
-    evaluations: Sequence[Evaluation], iterations: Sequence[Iteration], settings: Mapping[str, Any]
+    evaluations: Sequence[Evaluation], iterations: Sequence[Iteration], settings: Mapping[str, Any], slots: int
 ) -> dict[str, Curve]:
-    """Thinned to `MOST_POINTS`, the last one kept."""
-    slots, batch = settings.get("slots"), settings.get("batch_size")
-    times = np.array([each.time_s for each in iterations])
-    drawn = np.cumsum([each.samples for each in iterations])
-
-    def samples_of(evaluation: Evaluation) -> float:
-        if slots and batch:
-            return float(evaluation.step * slots * batch)
-        done = int(np.searchsorted(times, evaluation.time_s, side="right"))  # own loops draw what they like
-        return float(drawn[done - 1]) if done else 0.0
-
+    """Thinned to `MOST_POINTS`, the last one kept; a point stands where the steps before the evaluation had ended."""
+    ends = _step_ends(iterations, slots, rounds=settings.get("mode") != "async")
     shown = _thin(evaluations)
-    xs, seconds = tuple(map(samples_of, shown)), tuple(each.time_s for each in shown)
+    seconds = tuple(ends[min(max(each.step, 1), len(ends)) - 1] if ends else each.time_s for each in shown)
+    drawn_a_step = _drawn_a_step(settings)
+    if drawn_a_step:
+        samples = tuple(float(each.step * drawn_a_step) for each in shown)
+    else:
+        samples = _drawn_until(iterations, seconds)
     names = sorted({name for each in evaluations for name in each.metrics})
-    return {name: Curve(xs, seconds, tuple(_finite(each.metrics.get(name)) for each in shown)) for name in names}
+    return {name: Curve(samples, seconds, tuple(_finite(each.metrics.get(name)) for each in shown)) for name in names}
+
+
+def _step_ends(iterations: Sequence[Iteration], slots: int, rounds: bool) -> list[float]:
+    """When as many iterations had ended as make 1, 2, … steps.
+
+    In rounds those count that the step accepted: late ones may come long after. On arrival any ``slots`` ones do.
+    """
+    if not rounds:
+        return [each.time_s for each in iterations[slots - 1 :: slots]]
+    updated = {each.step for each in iterations if each.status == Status.ACCEPTED}
+    ends: dict[int, float] = {}
+    for each in iterations:
+        if each.status == Status.ACCEPTED or each.step not in updated:
+            ends[each.step] = each.time_s
+    return list(accumulate((ends.get(step, 0.0) for step in range(max(ends, default=-1) + 1)), max))
+
+
+def _drawn_a_step(settings: Mapping[str, Any]) -> int | None:
+    """Samples that the slots draw for a step: a mini-batch each, or one for each local step; own loops do not say."""
+    slots, batch, local = (settings.get(key) for key in ("slots", "batch_size", "local_steps"))
+    return slots * batch * (local["steps"] if local else 1) if slots and batch else None
+
+
+def _drawn_until(iterations: Sequence[Iteration], seconds: Sequence[float]) -> tuple[float, ...]:
+    drawn = [0, *accumulate(each.samples for each in iterations)]
+    times = [each.time_s for each in iterations]
+    return tuple(float(drawn[bisect_right(times, each)]) for each in seconds)
 
 
 def _thin(evaluations: Sequence[Evaluation]) -> Sequence[Evaluation]:

@@ -53,11 +53,24 @@ def test_long_curves_are_thinned(tmp_path: Path) -> None:
     assert run.test["test_loss"].samples[-1] == 399 * 8
 
 
-def test_evaluations_stand_at_the_samples_drawn_and_at_their_time(tmp_path: Path) -> None:
+def test_evaluations_stand_where_the_steps_before_them_had_ended_however_long_they_took(tmp_path: Path) -> None:
+    tests = (evaluation(1, 1.5, test_accuracy=0.5), evaluation(2, 9.0, test_accuracy=0.75))
+    for mode in ("sync", "async"):
+        run = read_log(tmp_path / mode, *pair(0, 1.0), *pair(1, 2.0), *tests, mode=mode)
+        assert run.test == {"test_accuracy": Curve((8.0, 16.0), (1.125, 2.125), (0.5, 0.75))}
+
+
+def test_a_step_ends_without_those_that_it_refused(tmp_path: Path) -> None:
+    first, late = pair(0, 1.0)
     run = read_log(
-        tmp_path, *pair(0, 1.0), evaluation(1, 1.5, test_accuracy=0.5), evaluation(2, 3.0, test_accuracy=0.75)
+        tmp_path, first, replace(late, status="late", time_s=3.0), *pair(1, 2.0), evaluation(1, 9.0, test_loss=0.5)
     )
-    assert run.test == {"test_accuracy": Curve((8.0, 16.0), (1.5, 3.0), (0.5, 0.75))}
+    assert run.test["test_loss"].seconds == (1.0,)
+
+
+def test_local_steps_draw_a_mini_batch_each(tmp_path: Path) -> None:
+    run = read_log(tmp_path, *pair(0, 1.0), evaluation(1, 2.0, test_loss=0.5), local_steps={"steps": 8})
+    assert run.test["test_loss"].samples == (64.0,)
 
 
 def test_without_a_batch_size_the_samples_are_those_of_the_iterations_until_then(tmp_path: Path) -> None:
@@ -150,7 +163,7 @@ def test_series_are_found_by_the_folders_of_the_report(tmp_path: Path) -> None:
 
 
 def test_a_run_without_a_log_has_failed_and_is_left_out(tmp_path: Path) -> None:
-    assert read_series({"modes": [{"name": "sync", "folders": ["gone"]}]}, tmp_path) == (ModeSeries("sync", ()),)
+    assert read_series({"modes": [{"name": "sync", "folders": ["gone", None]}]}, tmp_path) == (ModeSeries("sync", ()),)
 
 
 def test_a_folder_without_a_log_is_named(tmp_path: Path) -> None:

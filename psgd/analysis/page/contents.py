@@ -4,13 +4,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from psgd.analysis.page.numbers import duration, label, lr, metric_words, share
-from psgd.analysis.page.table import Report, cards, groups, has_intervals
+from psgd.analysis.page.table import Report, cards, groups, has_intervals, setting
 from psgd.analysis.series import ModeSeries
 
 COLOURS = 8
 """Of which the style has one a mode; further modes begin again, with a dashed line."""
 SHARES = (("compute_share", "compute"), ("transfer_share", "transfer"), ("wait_share", "wait"))
 
+BEWARE = "Beware: "
+"""How reasons begin that rather warn."""
 WHOLE = 99.0
 """Percent; what is missing to it is worth a word."""
 
@@ -26,6 +28,9 @@ def page_contents(report: Report, series: Sequence[ModeSeries], plots: Json) -> 
     """
     modes = report["modes"]
     comparisons = report.get("comparisons") or []
+    reasons = (report.get("recommendation") or {}).get("reasons") or []
+    settings = dict(report.get("settings") or {})
+    options = settings.pop("options", None) or {}
     return {
         "title": report.get("title") or "psgd report",
         "simulated": bool(report.get("simulated")),
@@ -33,11 +38,13 @@ def page_contents(report: Report, series: Sequence[ModeSeries], plots: Json) -> 
         "budget": _budget(report),
         "headline": _headline(report),
         "recommended": (report.get("recommendation") or {}).get("mode"),
-        "reasons": (report.get("recommendation") or {}).get("reasons") or [],
+        "reasons": [reason for reason in reasons if not reason.startswith(BEWARE)],
+        "caveats": [reason.removeprefix(BEWARE) for reason in reasons if reason.startswith(BEWARE)],
         "modes": [_mode(index, mode, len(report.get("seeds") or [])) for index, mode in enumerate(modes)],
         "cards": cards(report),
         "groups": groups(report),
         "has_intervals": has_intervals(report),
+        "statements": report.get("statements") or [],
         "told": [each["words"] for each in comparisons if each.get("told")],
         "untold": [each["words"] for each in comparisons if not each.get("told")],
         "metrics": plots["metrics"],
@@ -51,19 +58,22 @@ def page_contents(report: Report, series: Sequence[ModeSeries], plots: Json) -> 
         "fresh": [i for i, each in enumerate(plots["lags"]["modes"]) if each["max"] == 0],
         "lag_width": plots["lags"]["width"],
         "lr_varies": plots["lr"] is not None,
-        "constant_lr": _constant_lr(series),
+        "constant_lr": "" if report.get("equal") else _constant_lr(series),
         "tried": plots["tried"] is not None,
         "equal": report.get("equal") or [],
+        "differing": report.get("differing") or [],
         "notes": report.get("notes") or [],
-        "settings": list(_flat(report.get("settings") or {})),
+        "settings": list(_flat(settings)),
+        "options": list(_flat(options)),
         "versions": [_version(each) for each in report.get("versions") or []],
     }
 
 
 def _headline(report: Report) -> str:
-    words = (report.get("recommendation") or {}).get("words")
-    if words:
-        return str(words)
+    advice = report.get("recommendation") or {}
+    if advice.get("words"):
+        reasons = advice.get("reasons") or [""]  # which the words may repeat, and the page has below
+        return str(advice["words"].partition(reasons[0])[0].strip() if reasons[0] else advice["words"])
     modes = report["modes"]
     if len(modes) != 1:
         return f"{len(modes)} modes beside each other"
@@ -102,7 +112,7 @@ def _mode(index: int, mode: Mapping[str, Any], seeds: int) -> Json:
         "colour": index % COLOURS,
         "dashed": index >= COLOURS,
         "remarks": [f"{runs} run{'' if runs == 1 else 's'}", *remarks] if remarks or runs != seeds else [],
-        "folders": [str(folder) for folder in mode.get("folders") or []],
+        "folders": [folder for folder in mode.get("folders") or [] if folder],
     }
 
 
@@ -144,11 +154,8 @@ def _flat(settings: Mapping[str, Any], within: str = "") -> Iterator[tuple[str, 
         name = f"{within}{key}"
         if isinstance(value, Mapping):
             yield from _flat(value, f"{name}.")
-        elif isinstance(value, list | tuple):
-            if value:
-                yield name, ", ".join(map(str, value))
-        elif value is not None:
-            yield name, ("yes" if value else "no") if isinstance(value, bool) else str(value)
+        elif value not in (None, [], ()):
+            yield name, setting(value)
 
 
 def _version(each: Any) -> str:

@@ -20,6 +20,7 @@ from psgd.analysis.page.numbers import (
 )
 
 MOST_CARDS = 4
+SETTINGS = {"lr": "Learning rate", "optimizer": "Optimizer", "correction": "Correction", "local_steps": "Local steps"}
 
 Mode = Mapping[str, Any]
 Report = Mapping[str, Any]
@@ -189,22 +190,27 @@ def _target_words(report: Report) -> str:
 def _settings_lines(report: Report) -> list[Line]:
     """What modes differ in besides the mode itself."""
     found = []
-    rates = [mode.get("lr") for mode in report["modes"]]
-    if any(each is not None for each in rates):
-        cells = tuple(Cell(DASH if each is None else lr(each)) for each in rates)
-        found.append(Line("Learning rate", "as it was set", cells))
-    for key, name in (("optimizer", "Optimizer"), ("correction", "Correction"), ("local_steps", "Local steps")):
-        values = [_plain(mode.get(key)) for mode in report["modes"]]
+    for key, name in SETTINGS.items():
+        values = [setting(mode.get(key)) for mode in report["modes"]]
         if len(set(values)) > 1:
             found.append(Line(name, "", tuple(map(Cell, values))))
     return found
 
 
-def _plain(value: Any) -> str:
-    """A setting in a word or two."""
+def setting(value: Any) -> str:
+    """A setting in a few words.
+
+    Example:
+        >>> setting([{"slot": 0, "factor": 3.0, "delay": None}]), setting(True), setting(None)
+        ('slot 0, factor 3', 'yes', '–')
+    """
     if isinstance(value, Mapping):
-        return ", ".join(f"{key} {_plain(each)}" for key, each in value.items() if each is not None) or DASH
-    return DASH if value is None else str(value)
+        return ", ".join(f"{key} {setting(each)}" for key, each in value.items() if each is not None) or DASH
+    if isinstance(value, list | tuple):
+        return "; ".join(map(setting, value)) or DASH
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return DASH if value is None else f"{value:g}" if isinstance(value, float) else str(value)
 
 
 # ------------------------------------------------------------------ cells
@@ -236,7 +242,7 @@ def _cell(mode: Mode, figure: Figure) -> Cell:
         median=middle,
         spread="" if spread == middle else spread,
         mean=DASH if mean is None else figure.words(mean),
-        ci=interval(ci[0], ci[1], figure.words) if ci else "",
+        ci=interval(ci[0], ci[1], figure.words) if ci and ci[0] < ci[1] else "",
         remark=missing,
     )
 

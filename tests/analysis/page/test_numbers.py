@@ -3,11 +3,11 @@ from math import inf, nan
 
 import pytest
 
-from psgd.analysis.page import bands, numbers
+from psgd.analysis.page import bands, numbers, table
 from psgd.analysis.page.numbers import count, duration, interval, rate, share, significant, size
 
 
-@pytest.mark.parametrize("module", [numbers, bands])
+@pytest.mark.parametrize("module", [numbers, bands, table])
 def test_examples_hold(module: object) -> None:
     found = doctest.testmod(module)  # type: ignore[arg-type] # the stubs want a ModuleType
     assert (found.failed, found.attempted > 0) == (0, True)

@@ -81,6 +81,7 @@ def test_what_the_report_does_not_have_is_not_on_the_page() -> None:
     page = render(report_of(mode_of(seconds=[2.0])), ())
     assert re.findall(r'<section id="(\w+)"', page) == ["figures", "details"]
     assert 'class="plot' not in page
+    assert "There are no losses and no evaluations in these runs" in page
     assert "None" not in text_of(page)
 
 
@@ -221,7 +222,7 @@ def test_settings_are_flat_and_say_only_what_is_set() -> None:
         settings={"optimizer": {"lr": 0.1, "fused": None}, "overlap": True, "stragglers": [], "slots": [1, 2]},
     )
     contents = page_contents(report, (), plot_data(report, ()))
-    assert contents["settings"] == [("optimizer.lr", "0.1"), ("overlap", "yes"), ("slots", "1, 2")]
+    assert contents["settings"] == [("optimizer.lr", "0.1"), ("overlap", "yes"), ("slots", "1; 2")]
 
 
 @pytest.mark.parametrize("simulated", [True, False])
@@ -231,3 +232,29 @@ def test_the_page_says_whether_it_was_simulated(simulated: bool) -> None:
 
 def test_the_data_of_five_modes_and_three_seeds_is_small(tmp_path: Path) -> None:
     assert len(as_script(plot_data(*make(tmp_path)))) < 2_000_000
+
+
+def test_reasons_that_the_words_repeat_are_said_once_and_warnings_stand_apart() -> None:
+    reasons = ["It is fast.", "Beware: Runs were short."]
+    recommendation = {"mode": "sync", "reasons": reasons, "words": "Take sync. It is fast. Beware: Runs were short."}
+    report = report_of(mode_of(), mode_of("async"), recommendation=recommendation)
+    contents = page_contents(report, (), plot_data(report, ()))
+    assert (contents["headline"], contents["reasons"], contents["caveats"]) == (
+        "Take sync.",
+        ["It is fast."],
+        ["Runs were short."],
+    )
+    assert text_of(render(report, ())).count("It is fast.") == 1
+
+
+def test_statements_stand_before_every_pair() -> None:
+    pairs = [{"told": True, "words": "a is better than b."}, {"told": False, "words": "c is like b."}]
+    words = text_of(render(report_of(mode_of(), comparisons=pairs, statements=["a is the best."]), ()))
+    places = [words.index(part) for part in ("a is the best.", "Every pair", "a is better than b.", "c is like b.")]
+    assert places == sorted(places)
+
+
+def test_what_differs_is_told() -> None:
+    assert "Not the same Learning rates differ." in text_of(
+        render(report_of(mode_of(), differing=["Learning rates differ."]), ())
+    )
