@@ -58,14 +58,12 @@ class Browser:
         self.width = 0
 
     def open(self, page: Path, size: tuple[int, int] = DESKTOP, scheme: str = "light") -> None:
-        from selenium.webdriver.support.ui import WebDriverWait
-
         self.width, height = size  # a phone's window.innerWidth would grow with a page that is too wide
         metrics = {"width": self.width, "height": height, "deviceScaleFactor": 1, "mobile": size == PHONE}
         self._driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
         self.scheme(scheme)
         self._driver.get(page.as_uri())
-        WebDriverWait(self._driver, WAIT_S).until(lambda driver: driver.execute_script(READY))
+        self.await_answer(READY, True)
 
     def scheme(self, name: str) -> None:
         features = [{"name": "prefers-color-scheme", "value": name}]
@@ -73,6 +71,11 @@ class Browser:
 
     def ask(self, script: str) -> Any:
         return self._driver.execute_script(script)
+
+    def await_answer(self, script: str, answer: Any) -> None:
+        from selenium.webdriver.support.ui import WebDriverWait
+
+        WebDriverWait(self._driver, WAIT_S).until(lambda driver: driver.execute_script(script) == answer)
 
     def click(self, selector: str) -> None:
         self._driver.execute_script("arguments[0].click()", self._driver.find_element("css selector", selector))
@@ -254,7 +257,7 @@ def test_pictures_follow_the_colour_scheme(browser: Browser, page_of: Callable[[
     browser.open(page_of("full"))
     assert browser.ask(colour) == "#17191c"
     browser.scheme("dark")
-    assert browser.ask(colour) == "#ecebe6"
+    browser.await_answer(colour, "#ecebe6")
     check(browser)
 
 
