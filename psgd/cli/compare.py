@@ -13,9 +13,11 @@ from psgd.cli.compare_config import MOST_EPOCHS, CompareConfig
 from psgd.cli.compare_grammar import parse_target
 from psgd.cli.figures import print_figures
 from psgd.cli.train_config import TrainConfig
+from psgd.cli.world import build_world
+from psgd.core.local_steps import mini_batches
 from psgd.core.modes import Sync
-from psgd.errors import LostError
-from psgd.experiments.arms import Comparison, Run, Scheme
+from psgd.errors import ConfigurationError, LostError
+from psgd.experiments.arms import Comparison, Run, Scheme, mode_name
 from psgd.experiments.performing import Task, inspect, perform
 from psgd.experiments.reporting import read_figures, write_report
 from psgd.experiments.resumption import State
@@ -78,7 +80,11 @@ def make_trainer(config: CompareConfig, each: Run) -> Trainer:
     Raises:
         ConfigurationError: if a name is unknown or a value can not be run.
     """
-    options = _train_options(config, each)
+    trainer = _evaluated(_train_options(config, each))
+    return dataclasses.replace(trainer, world=build_world(config)) if config.simulate else trainer
+
+
+def _evaluated(options: TrainConfig) -> Trainer:
     trainer = build_trainer(options)
     counted = trainer.count_steps()
     if counted is None or options.evaluate_every is not None:
@@ -98,6 +104,7 @@ def _train_options(config: CompareConfig, each: Run) -> TrainConfig:
         "lr": each.lr,
         "seed": each.seed,
         **_mode_options(each.arm.scheme),
+        **_lengths(config, each.arm.scheme),
         **_budget_options(config),
         # How the comparison was called is no setting of a run: it may be called in another way when it is resumed.
         **{"out": None, "json": False, "dry_run": False},
@@ -107,13 +114,32 @@ def _train_options(config: CompareConfig, each: Run) -> TrainConfig:
 
 def _mode_options(scheme: Scheme) -> dict[str, object]:
     """A mode as the options of a single run; those that have nothing to say are left out as they would be there."""
-    mode, correction = scheme.mode, scheme.correction
+    mode, correction, local = scheme.mode, scheme.correction, scheme.local_steps
     if isinstance(mode, Sync):
         said: dict[str, object] = {"backups": mode.backups or None}
     else:
         said = {"staleness": mode.staleness, "gather": mode.gather if mode.gather > 1 else None}
     unsaid = dict.fromkeys(("backups", "staleness", "gather"))
-    return {"mode": mode.name, **unsaid, **said, "correction": None if correction is None else str(correction)}
+    return {
+        "mode": mode.name,
+        **unsaid,
+        **said,
+        "correction": None if correction is None else str(correction),
+        "local_steps": None if local is None else local.steps,
+        "outer_lr": None if local is None else local.lr,
+        "outer_momentum": None if local is None else local.momentum,
+    }
+
+
+def _lengths(config: CompareConfig, scheme: Scheme) -> dict[str, object]:
+    """Steps as the mode counts them: one with local steps draws the samples of several in each."""
+    batches = mini_batches(scheme.local_steps)
+    lengths = {name: getattr(config, name) for name in ("steps", "evaluate_every")}
+    if config.steps is not None and config.steps < batches:
+        raise ConfigurationError(
+            f"steps must be >= the {batches} local steps of {mode_name(scheme)}, got {config.steps}"
+        )
+    return {name: None if length is None else max(length // batches, 1) for name, length in lengths.items()}
 
 
 def _budget_options(config: CompareConfig) -> dict[str, object]:

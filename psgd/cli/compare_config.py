@@ -1,13 +1,13 @@
 """What ``psgd compare`` can be told: all that ``psgd train`` can, and what is to differ between the runs."""
 
-import dataclasses
 import math
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 from psgd.cli.compare_grammar import parse_mode, parse_optimizer, parse_rates, parse_target
 from psgd.cli.options import option
 from psgd.cli.train_config import TrainConfig
+from psgd.cli.world_config import WorldConfig, default_of, world_options
 from psgd.errors import ConfigurationError
 from psgd.experiments.arms import Arm, OptimizerChoice, Scheme
 
@@ -16,7 +16,7 @@ MOST_EPOCHS = 1000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class CompareConfig(TrainConfig):
+class CompareConfig(WorldConfig):
     """The options of ``psgd compare``.
 
     Raises:
@@ -33,8 +33,8 @@ class CompareConfig(TrainConfig):
     modes: tuple[str, ...] = option(
         (),
         "Comparison",
-        "each in: sync, sync+1 (backups), async, async:4 (staleness); behind a slash /softsync=5 (--gather) and a "
-        "--correction: async:4/softsync=5/lag-lr (default: --mode)",
+        "each in: sync, sync+1 (backups), async, async:4 (staleness); behind a slash /softsync=5 (--gather), a "
+        "--correction, /local=8 (--local-steps): async:4/softsync=5/lag-lr (default: --mode)",
         "MODE,...",
     )
     lrs: tuple[str, ...] = option(
@@ -48,6 +48,11 @@ class CompareConfig(TrainConfig):
         None,
         "Length",
         "steps between evaluations (default: about a fortieth of the length; with --budget seconds at most an epoch)",
+    )
+    simulate: bool = option(
+        False,
+        "Comparison",
+        "simulate all runs, in the world that the options under World describe, instead of making them",
     )
     seeds: int = option(3, "Comparison", "runs of each, with seeds from --seed on")
     budget: Literal["samples", "seconds", "target"] = option(
@@ -87,11 +92,22 @@ class CompareConfig(TrainConfig):
             ("gather", "modes"),
             ("correction", "modes"),
             ("backups", "modes"),
+            ("local_steps", "modes"),
+            ("outer_lr", "modes"),
+            ("outer_momentum", "modes"),
             ("lr", "lrs"),
             ("lr", "optimizers"),
         ):
             self._refuse_both(one, many)
+        self._check_world()
         self.arms()
+
+    def _check_world(self) -> None:
+        """Only a simulation can choose its world."""
+        for name in () if self.simulate else world_options():
+            value = getattr(self, name)
+            if value != default_of(WorldConfig, name):
+                raise ConfigurationError(f"{name} must be left out without simulate, got {value}; try --simulate")
 
     def _check_budget(self) -> None:
         """Each budget has what it is made of, and nothing of the others."""
@@ -116,7 +132,7 @@ class CompareConfig(TrainConfig):
 
     def _refuse_both(self, one: str, many: str) -> None:
         value = getattr(self, one)
-        if getattr(self, many) and value != _default(one):
+        if getattr(self, many) and value != default_of(TrainConfig, one):
             remedy = "lrs" if one == "lr" else many
             raise ConfigurationError(f"{one} must be left out with {many}, got {value}; say it with {remedy}")
 
@@ -128,13 +144,10 @@ class CompareConfig(TrainConfig):
         """
         optimizers = [parse_optimizer(text) for text in self.optimizers]
         optimizers = optimizers or [OptimizerChoice(self.optimizer, self.optimizer_args)]
-        schemes = [parse_mode(text) for text in self.modes] or [Scheme(self.choose_mode(), self.choose_correction())]
+        schemes = [parse_mode(text) for text in self.modes] or [
+            Scheme(self.choose_mode(), self.choose_correction(), self.choose_local_steps())
+        ]
         rates = parse_rates(self.lrs, optimizers) if self.lrs or self.optimizers else [(self.lr,)]
         return tuple(
             Arm(optimizer, scheme, lrs) for optimizer, lrs in zip(optimizers, rates, strict=True) for scheme in schemes
         )
-
-
-def _default(name: str) -> Any:
-    field = next(field for field in dataclasses.fields(TrainConfig) if field.name == name)
-    return {} if field.default is dataclasses.MISSING else field.default

@@ -8,6 +8,7 @@ from dataclasses import replace
 from psgd.cli.correction_grammar import GRAMMAR as CORRECTIONS
 from psgd.cli.correction_grammar import find_correction
 from psgd.cli.options import read_scalar
+from psgd.core.local_steps import parse_local
 from psgd.core.modes import Async, Sync
 from psgd.errors import ConfigurationError
 from psgd.experiments.arms import OptimizerChoice, Scheme
@@ -15,7 +16,8 @@ from psgd.experiments.learning_rates import usual_rates
 from psgd.training.names import unknown
 
 GRAMMAR = (
-    f"sync[+BACKUPS] or async[:STALENESS], and behind async, each behind a slash, softsync=K and one of {CORRECTIONS}"
+    "sync[+BACKUPS] or async[:STALENESS], then, each behind a slash, local=H[:LR[:MOMENTUM]], and with async softsync=K "
+    f"and one of {CORRECTIONS}"
 )
 MODE = re.compile(r"sync(?:\+(?P<backups>\d+))?|async(?::(?P<staleness>\d+))?")
 SOFTSYNC = re.compile(r"softsync=(?P<gather>\d+)")
@@ -25,14 +27,15 @@ def parse_mode(text: str) -> Scheme:
     """A mode from its name: ``sync``, ``sync+1`` (a backup), ``async`` (no bound), ``async:4`` (staleness).
 
     What it does otherwise than usual follows in any order, each behind a slash: ``softsync=5`` (gradients that an
-    update averages), or a correction as `psgd.cli.correction_grammar.parse_correction` reads it.
+    update averages), a correction as `psgd.cli.correction_grammar.parse_correction` reads it, or ``local=8`` (local
+    steps, as `psgd.core.local_steps.parse_local` reads them).
 
     Raises:
         ConfigurationError: if it is written in another way, or a number is out of range.
 
     Example:
         >>> parse_mode("async:4/softsync=5/lag-lr")
-        Scheme(mode=Async(staleness=4, gather=5), correction=LagRate())
+        Scheme(mode=Async(staleness=4, gather=5), correction=LagRate(), local_steps=None)
     """
     name, *suffixes = text.split("/")
     scheme = _read_name(name)
@@ -54,7 +57,7 @@ def _read_name(name: str) -> Scheme | None:
 
 def _add(scheme: Scheme, suffix: str) -> Scheme | None:
     """The mode with what a suffix says; None if it is none, or says something again or of another mode."""
-    added = [changed for read in (_add_softsync, _add_correction) if (changed := read(scheme, suffix)) is not None]
+    added = [changed for read in _READERS if (changed := read(scheme, suffix)) is not None]
     return added[0] if added else None
 
 
@@ -70,6 +73,16 @@ def _add_correction(scheme: Scheme, suffix: str) -> Scheme | None:
     if correction is None or not isinstance(scheme.mode, Async) or scheme.correction is not None:
         return None
     return replace(scheme, correction=correction)
+
+
+def _add_local(scheme: Scheme, suffix: str) -> Scheme | None:
+    name, _, steps = suffix.partition("=")
+    if name != "local" or not steps or scheme.local_steps is not None:
+        return None
+    return replace(scheme, local_steps=parse_local(steps))
+
+
+_READERS = (_add_softsync, _add_correction, _add_local)
 
 
 def parse_optimizer(text: str) -> OptimizerChoice:

@@ -2,7 +2,7 @@
 
 import math
 import re
-from dataclasses import dataclass, field, fields
+from dataclasses import MISSING, dataclass, field, fields
 from typing import Any
 
 from psgd.cli.options import Entries, about, option
@@ -49,7 +49,7 @@ def world_options() -> list[str]:
 def default_of(kind: type[Any], name: str) -> Any:
     """The value of an option that nobody has set."""
     found = next(each for each in fields(kind) if each.name == name)
-    return found.default_factory() if callable(found.default_factory) else found.default
+    return found.default if found.default_factory is MISSING else found.default_factory()
 
 
 def parse_bandwidth(text: str | None) -> float:

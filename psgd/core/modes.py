@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from math import isfinite
 from typing import ClassVar
 
-from psgd.core.corrections import Correction
+from psgd.core.corrections import Correction, DelayCompensation
 from psgd.core.local_steps import LocalSteps, mini_batches
 from psgd.errors import ConfigurationError
 
@@ -151,6 +151,11 @@ class Rules:
                 raise ConfigurationError(f"{field} must be >= 1, got {optional}")
         if self.clip_norm is not None and not (isfinite(self.clip_norm) and self.clip_norm > 0):
             raise ConfigurationError(f"clip_norm must be a finite number > 0, got {self.clip_norm}")
+        if self.local_steps is not None and isinstance(self.correction, DelayCompensation):
+            raise ConfigurationError(
+                f"correction must be lag-lr or gap with local steps, got {self.correction}: delay compensation takes the "
+                "square of a gradient for its curvature, and what local steps push is none"
+            )
         if isinstance(self.mode, Sync) and self.mode.backups >= self.slots:
             raise ConfigurationError(f"backups must be < slots, got {self.mode.backups} of {self.slots} slots")
         if isinstance(self.mode, Async) and self.mode.gather > self.slots:  # else an update could outgrow the budget

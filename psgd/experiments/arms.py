@@ -10,6 +10,7 @@ from typing import Any
 
 from psgd.analysis.comparison import Budget, Target
 from psgd.core.corrections import Correction
+from psgd.core.local_steps import LocalSteps
 from psgd.core.modes import Async, Mode
 from psgd.errors import ConfigurationError
 
@@ -47,6 +48,7 @@ class Scheme:
 
     mode: Mode
     correction: Correction | None = None
+    local_steps: LocalSteps | None = None
 
 
 def mode_name(scheme: Scheme) -> str:
@@ -59,6 +61,8 @@ def mode_name(scheme: Scheme) -> str:
         ['sync', 'sync+1', 'async', 'async:4']
         >>> mode_name(Scheme(Async(4, gather=5), LagRate()))
         'async:4/softsync=5/lag-lr'
+        >>> mode_name(Scheme(Sync(), local_steps=LocalSteps(8)))
+        'sync/local=8'
     """
     mode = scheme.mode
     if isinstance(mode, Async):
@@ -66,7 +70,9 @@ def mode_name(scheme: Scheme) -> str:
         words += [f"softsync={mode.gather}"] if mode.gather > 1 else []
     else:
         words = ["sync" if mode.backups == 0 else f"sync+{mode.backups}"]
-    return "/".join([*words, *([] if scheme.correction is None else [str(scheme.correction)])])
+    words += [] if scheme.correction is None else [str(scheme.correction)]
+    words += [] if scheme.local_steps is None else [f"local={scheme.local_steps}"]
+    return "/".join(words)
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,6 +2,7 @@
 
 import json
 import logging
+from dataclasses import asdict
 from pathlib import Path
 
 from psgd.analysis import comparison_words as words
@@ -42,6 +43,7 @@ def _read_arm(comparison: Comparison, arm: Arm) -> ArmRuns:
         "gather": mode.gather if isinstance(mode, Async) else 1,
         "correction": None if correction is None else str(correction),
         "backups": mode.backups if isinstance(mode, Sync) else 0,
+        "local_steps": None if arm.scheme.local_steps is None else asdict(arm.scheme.local_steps),
     }
     return ArmRuns(str(arm.optimizer), mode_name(arm.scheme), tuple(rates), about)
 

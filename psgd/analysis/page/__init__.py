@@ -7,7 +7,7 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
-from plotly.offline import get_plotlyjs  # type: ignore[import-untyped] # has no types at all
+from plotly.offline import get_plotlyjs
 
 from psgd.analysis.page.contents import page_contents
 from psgd.analysis.page.numbers import tied
