@@ -16,8 +16,8 @@ from psgd.experiments.learning_rates import usual_rates
 from psgd.training.names import unknown
 
 GRAMMAR = (
-    "sync[+BACKUPS] or async[:STALENESS], then, each behind a slash, local=H[:LR[:MOMENTUM]], and with async softsync=K "
-    f"and one of {CORRECTIONS}"
+    "sync[+BACKUPS] or async[:STALENESS], then, each behind a slash, local=H[:LR[:MOMENTUM]], and with async "
+    f"softsync=K and one of {CORRECTIONS}"
 )
 MODE = re.compile(r"sync(?:\+(?P<backups>\d+))?|async(?::(?P<staleness>\d+))?")
 SOFTSYNC = re.compile(r"softsync=(?P<gather>\d+)")

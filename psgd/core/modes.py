@@ -153,8 +153,8 @@ class Rules:
             raise ConfigurationError(f"clip_norm must be a finite number > 0, got {self.clip_norm}")
         if self.local_steps is not None and isinstance(self.correction, DelayCompensation):
             raise ConfigurationError(
-                f"correction must be lag-lr or gap with local steps, got {self.correction}: delay compensation takes the "
-                "square of a gradient for its curvature, and what local steps push is none"
+                f"correction must be lag-lr or gap with local steps, got {self.correction}: the square of what these "
+                "push is no estimate of a curvature"
             )
         if isinstance(self.mode, Sync) and self.mode.backups >= self.slots:
             raise ConfigurationError(f"backups must be < slots, got {self.mode.backups} of {self.slots} slots")

@@ -296,7 +296,7 @@ def test_a_comparison_in_which_runs_failed_says_so_after_its_report(
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        (("--modes", "sync,asink"), "modes must be sync[+BACKUPS] or async[:STALENESS], and behind async"),
+        (("--modes", "sync,asink"), "modes must be sync[+BACKUPS] or async[:STALENESS], then, each behind a slash"),
         (("--modes", "sync+2"), "backups must be < slots"),
         (("--optimizers", "adam,,sgd:0.9x="), "optimizers must be written NAME or NAME:ARGUMENT=VALUE:..."),
         (("--optimizers", "adam,adam"), "arms must differ, got adam_sync 2 times"),

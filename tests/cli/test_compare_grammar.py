@@ -2,6 +2,7 @@ import pytest
 
 from psgd.cli.compare_grammar import parse_mode, parse_optimizer, parse_rates
 from psgd.core.corrections import DelayCompensation, GapAware, LagRate
+from psgd.core.local_steps import LocalSteps
 from psgd.core.modes import Async, Sync
 from psgd.errors import ConfigurationError
 from psgd.experiments.arms import OptimizerChoice, Scheme, mode_name
@@ -24,6 +25,8 @@ ADAM, SGD = OptimizerChoice("adam"), OptimizerChoice("sgd", {"momentum": 0.9})
         ("async:0/dc=0.5", Scheme(Async(0), DelayCompensation(0.5))),
         ("async/softsync=2/dca=3:0.5", Scheme(Async(gather=2), DelayCompensation(3.0, adaptive=True, decay=0.5))),
         ("async/gap=0.99", Scheme(Async(), GapAware(0.99))),
+        ("sync/local=8", Scheme(Sync(), local_steps=LocalSteps(8))),
+        ("async:2/softsync=3/lag-lr/local=4:1:0", Scheme(Async(2, 3), LagRate(), LocalSteps(4, 1.0, 0.0))),
     ],
 )
 def test_a_mode_is_read_and_written_alike(text: str, scheme: Scheme) -> None:
@@ -41,15 +44,16 @@ def test_what_follows_a_mode_may_come_in_any_order() -> None:
         *("", "synch", "sync:1", "async+1", "async:-1", "sync+", "async:4x", "async/", "/lag-lr", "async//gap"),
         *("async/softsync", "async/softsync=", "async/softsync=x", "async/lag-lr=1", "async/dc=", "async/dc=x"),
         *("async/dc=1:2", "async/dca=1:2:3", "async/gap=0.9:1", "async/dc/gap", "async/softsync=2/softsync=3"),
-        *("sync/softsync=2", "sync/lag-lr", "sync+1/gap", "async/fast"),
+        *("sync/softsync=2", "sync/lag-lr", "sync+1/gap", "async/fast", "sync/local", "sync/local=2/local=2"),
     ],
 )
 def test_another_word_for_a_mode_is_told_the_grammar(text: str) -> None:
     with pytest.raises(ConfigurationError) as caught:
         parse_mode(text)
     assert str(caught.value) == (
-        "modes must be sync[+BACKUPS] or async[:STALENESS], and behind async, each behind a slash, softsync=K and one "
-        f"of lag-lr, dc[=LAMBDA], dca[=LAMBDA0[:M]] or gap[=BETA]; got {text!r}"
+        "modes must be sync[+BACKUPS] or async[:STALENESS], then, each behind a slash, local=H[:LR[:MOMENTUM]], and "
+        "with async softsync=K and one of lag-lr, dc[=LAMBDA], dca[=LAMBDA0[:M]] or gap[=BETA]; "
+        f"got {text!r}"
     )
 
 

@@ -42,6 +42,7 @@ def test_everything_is_read_back_from_the_logs(comparison: Comparison) -> None:
         "staleness": 4,
         "gather": 1,
         "correction": None,
+        "local_steps": None,
         "backups": 0,
     }
     assert adam.rates[0].runs[1] is None
