@@ -6,7 +6,7 @@ import sys
 from datetime import UTC, datetime
 from pathlib import Path
 
-from psgd.analysis.comparison_words import as_json, in_text
+from psgd.analysis.comparison_words import in_text
 from psgd.cli.building import build_trainer
 from psgd.cli.compare_config import CompareConfig
 from psgd.cli.figures import print_figures
@@ -39,8 +39,8 @@ def run(config: CompareConfig) -> None:
         if comparison.out.exists():
             tell(f"the runs are in {comparison.out}; with --out {comparison.out} the same command keeps them")
     figures = read_figures(comparison)
-    write_report(figures, comparison.out)
-    print(json.dumps(as_json(figures), allow_nan=False) if config.json else in_text(figures), flush=True)
+    report = write_report(figures, comparison.out)
+    print(json.dumps(report, allow_nan=False) if config.json else in_text(figures), flush=True)
     if failed:
         raise LostError(
             f"{len(failed)} of {len(tasks)} runs have failed, the last one: {list(failed.values())[-1]}; "

@@ -13,6 +13,7 @@ from typing import Any, NoReturn
 from psgd.cli.bench_config import PlaneConfig, ScaleConfig, StepConfig, ThroughputConfig
 from psgd.cli.compare_config import CompareConfig
 from psgd.cli.options import OneLineParser, parse
+from psgd.cli.report_config import ReportConfig
 from psgd.cli.train_config import TrainConfig
 from psgd.cli.tune_config import TuneConfig
 from psgd.errors import ConfigurationError, PsgdError
@@ -56,6 +57,7 @@ BENCH = {
 COMMANDS: Mapping[str, Command | Group] = {
     "train": Command("train a model on workers and parameter-server shards", TrainConfig, "psgd.cli.train"),
     "compare": Command("train with several optimizers, modes, rates and seeds", CompareConfig, "psgd.cli.compare"),
+    "report": Command("compare runs that are there already", ReportConfig, "psgd.cli.report"),
     "tune": Command("search for the best options of a training", TuneConfig, "psgd.cli.tune"),
     "bench": Group("measure psgd: step, train, plane or scale", BENCH),
 }

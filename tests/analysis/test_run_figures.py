@@ -3,7 +3,8 @@ from pathlib import Path
 
 import pytest
 
-from psgd.analysis.run_figures import POINTS, TRAIN_METRICS_NAME, read_run
+from psgd.analysis.iterations import POINTS
+from psgd.analysis.run_figures import TRAIN_METRICS_NAME, read_run
 from psgd.errors import DataError
 from psgd.runlog import FILE_NAME
 from tests.analysis.runs import evaluation, losses, write_run
