@@ -4,6 +4,7 @@ import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -85,27 +86,22 @@ def _mode(figures: ComparisonFigures, name: str, arm: ArmRuns, rate: Rate, out: 
 
 def _figure(figure: Figure, rate: Rate, figures: ComparisonFigures) -> dict[str, Any]:
     """A figure over the seeds; mean and interval only where every complete run has it."""
-    values = rate.values(lambda run: figure.of(run, figures.target))
-    found = [figure.of(run, figures.target) for run in rate.complete]
+    read = partial(figure.of, target=figures.target)
+    values, found = rate.values(read), [read(run) for run in rate.complete]
     known = [value for value in found if value is not None]
     mean, ci = None, None
     if known and len(known) == len(found):
         means = estimate(known, figure.scale if min(known) > 0 else "linear")
         mean, ci = means.mean, means.ci
-    spread = Spread.of(found, _goal(figure, figures.metric))
+    spread = Spread.of(found, figure.goal)
     return {**asdict(spread), "mean": mean, "ci": None if ci is None else list(ci), "values": values}
-
-
-def _goal(figure: Figure, metric: Metric) -> Any:
-    """Which end of a figure is the worst there is, for runs that lack it."""
-    return metric.goal if figure.name.endswith(f"_{metric.name}") else "min"
 
 
 def _rate(rate: Rate, metric: Metric) -> dict[str, Any]:
     ends = (of_metric(each, kind) for each in dict.fromkeys((metric, Metric("loss"))) for kind in KINDS)
     shown = (*ends, *(BY_NAME[name] for name in OF_RATES))
     return {
-        **{each.name: asdict(rate.spread(lambda run, each=each: each.of(run, None), _goal(each, metric))) for each in shown},
+        **{each.name: asdict(rate.spread(partial(each.of, target=None), each.goal)) for each in shown},
         "diverged": rate.diverged,
         "failed": len(rate.runs) - len(rate.complete),
         "runs": [None if run is None else {"seed": run.settings["seed"], **_run(run)} for run in rate.runs],

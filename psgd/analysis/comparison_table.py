@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from psgd.analysis.comparison import ComparisonFigures, Metric, Rate, Spread
 from psgd.analysis.figure import BY_NAME, SAMPLES_PER_S, TO_TARGET, Figure, of_metric
@@ -121,13 +122,13 @@ def metric_cell(rate: Rate, metric: Metric, kind: str) -> str:
     if rate.complete and rate.diverged * 2 > len(rate.complete):
         return "diverged"
     figure = of_metric(metric, "test" if kind == "test" else "train")
-    return _spread(rate.spread(lambda run: figure.of(run, None), metric.goal), metric.words)
+    return _spread(rate.spread(partial(figure.of, target=None), figure.goal), metric.words)
 
 
 def _reached_cell(rate: Rate, figure: Figure, figures: ComparisonFigures) -> str:
     """Over the seeds; a target that was never reached has no time, and says so."""
     runs = len(rate.complete)
-    spread = rate.spread(lambda run: figure.of(run, figures.target))
+    spread = rate.spread(partial(figure.of, target=figures.target))
     reached = 0 if figures.target is None else len(rate.reached(figures.target))
     if not runs or (reached and spread.low is None):  # a log without iterations has samples, but no times
         return NOTHING
@@ -140,14 +141,15 @@ def _reached_cell(rate: Rate, figure: Figure, figures: ComparisonFigures) -> str
 
 
 def _plain_cell(rate: Rate, figure: Figure, with_spread: bool) -> str:
-    spread = rate.spread(lambda run: figure.of(run, None))
+    spread = rate.spread(partial(figure.of, target=None))
     if spread.median is None:
         return NOTHING
     return _spread(spread, figure.words) if with_spread else figure.words(spread.median)
 
 
 def _lag_cell(rate: Rate) -> str:
-    mean, most = (rate.spread(lambda run, name=name: run.figure(name)) for name in ("lag_mean", "lag_max"))
+    mean = rate.spread(lambda run: run.figure("lag_mean"))
+    most = rate.spread(lambda run: run.figure("lag_max"))
     return NOTHING if mean.median is None or most.high is None else f"{mean.median:.1f}/{most.high:.0f}"
 
 

@@ -30,7 +30,13 @@ def rates_table(figures: ComparisonFigures) -> list[Row]:
     return [
         ("optimizer", "mode", "lr", *(f"{kind} {metric.name}" for kind in KINDS), "diverged"),
         *(
-            (arm.optimizer, arm.mode, f"{rate.lr:g}", *(metric_cell(rate, metric, kind) for kind in KINDS), _diverged(rate))
+            (
+                arm.optimizer,
+                arm.mode,
+                f"{rate.lr:g}",
+                *(metric_cell(rate, metric, kind) for kind in KINDS),
+                _diverged(rate),
+            )
             for arm in figures.arms
             for rate in arm.rates
         ),
@@ -45,7 +51,9 @@ def in_text(figures: ComparisonFigures) -> str:
     """What a terminal shows: the table, every learning rate where several were tried, what follows, the notes."""
     tables = [*best_table(figures, TERMINAL), *([rates_table(figures)] if figures.searched else [])]
     sections = [lines for _, lines in _sections(figures) if lines]
-    return "\n\n".join([*(as_text(rows, _words(rows)) for rows in tables), *("\n".join(map(_wrapped, lines)) for lines in sections)])
+    return "\n\n".join(
+        [*(as_text(rows, _words(rows)) for rows in tables), *("\n".join(map(_wrapped, lines)) for lines in sections)]
+    )
 
 
 def in_markdown(figures: ComparisonFigures, pictures: Sequence[str]) -> str:

@@ -96,7 +96,10 @@ def _batch(arms: Arms) -> tuple[bool, str]:
     if not same:
         return False, differing
     as_long, _ = _compare(arms, "", lambda run: samples_per_step(run.settings))
-    return True, f"Same global batch: {words(_first(arms))}{'' if as_long else ', of which local steps make several a step'}"
+    return (
+        True,
+        f"Same global batch: {words(_first(arms))}{'' if as_long else ', of which local steps make several a step'}",
+    )
 
 
 def _optimizer(arms: Arms) -> tuple[bool, str]:
@@ -137,7 +140,9 @@ def _stragglers(arms: Arms) -> tuple[bool, str]:
 
 def _straggler(fields: Settings) -> str:
     """A slot and how it is slowed, whatever the settings call that."""
-    slowed = [_slowing(name, value) for name, value in fields.items() if name != "slot" and value not in (0, 1, None, "")]
+    slowed = [
+        _slowing(name, value) for name, value in fields.items() if name != "slot" and value not in (0, 1, None, "")
+    ]
     return f"slot {fields.get('slot')} {' and '.join(slowed)}".rstrip()
 
 

@@ -7,6 +7,7 @@ from typing import Literal
 from psgd.analysis.comparison import Metric, Target
 from psgd.analysis.run_figures import RunFigures
 from psgd.analysis.statistics import Scale
+from psgd.runlog import Goal
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,12 +19,14 @@ class Figure:
         heading: in tables.
         scale: on which it is averaged.
         words: a value of it, for people.
+        goal: which way is better, as far as that can be said: a run that has none counts as the worst.
     """
 
     name: str
     heading: str
     scale: Scale
     words: Callable[[float], str]
+    goal: Goal = "min"
 
     def of(self, run: RunFigures, target: Target | None) -> float | None:
         """Its value in a run; None if it has none: not measured, not reached, or the end of a run that diverged."""
@@ -56,7 +59,7 @@ def number(value: float) -> str:
         >>> number(12345.6), number(12.345), number(1.2345), number(0.012345), number(0)
         ('12,346', '12.3', '1.23', '0.012', '0')
     """
-    if value == int(value) and abs(value) < 100 or abs(value) >= 100:
+    if abs(value) >= 100 or value == int(value):
         return f"{value:,.0f}"
     return f"{value:.1f}" if abs(value) >= 10 else f"{value:.2f}" if abs(value) >= 1 else f"{value:#.2g}"
 
@@ -96,14 +99,14 @@ def of_metric(metric: Metric, kind: Literal["test", "train"]) -> Figure:
         >>> of_metric(Metric("accuracy"), "test").name
         'test_accuracy'
     """
-    return Figure(f"{kind}_{metric.name}", f"{kind} {metric.name}", "linear", metric.words)
+    return Figure(f"{kind}_{metric.name}", f"{kind} {metric.name}", "linear", metric.words, metric.goal)
 
 
 TO_TARGET = (
     Figure(SECONDS_TO_TARGET, "time to target", "log", seconds),
     Figure(SAMPLES_TO_TARGET, "samples to target", "log", number),
 )
-SAMPLES_PER_S = Figure("samples_per_s", "samples/s", "log", number)
+SAMPLES_PER_S = Figure("samples_per_s", "samples/s", "log", number, "max")
 PLAIN = (
     Figure("seconds", "seconds", "log", number),
     Figure("samples", "samples", "linear", number),

@@ -70,7 +70,8 @@ def mode_of(settings: Mapping[str, Any]) -> str:
         'sync+1/local=8'
     """
     staleness, backups = settings.get("staleness"), settings.get("backups")
-    words = [f"{settings.get('mode', 'sync')}{'' if staleness is None else f':{staleness}'}{f'+{backups}' if backups else ''}"]
+    behind = f":{staleness}" if staleness is not None else f"+{backups}" if backups else ""
+    words = [f"{settings.get('mode', 'sync')}{behind}"]
     if settings.get("gather", 1) > 1:
         words.append(f"softsync={settings['gather']}")
     if settings.get("correction") is not None:
@@ -82,7 +83,9 @@ def mode_of(settings: Mapping[str, Any]) -> str:
 
 def _local(fields: Mapping[str, Any]) -> str:
     outer = (fields.get("lr"), fields.get("momentum"))
-    return ":".join([f"local={fields['steps']}", *(f"{value:g}" for value in outer if outer != OUTER and value is not None)])
+    return ":".join(
+        [f"local={fields['steps']}", *(f"{value:g}" for value in outer if outer != OUTER and value is not None)]
+    )
 
 
 def _text(value: Any) -> str:
@@ -96,7 +99,8 @@ def _check_alike(runs: Sequence[RunFigures]) -> None:
             here, there = setting(first, name), setting(run, name)
             if here != there:
                 raise ConfigurationError(
-                    f"RUN must be runs that can be compared: {name} is {here} in {first.folder}, {there} in {run.folder}"
+                    f"RUN must be runs that can be compared, got {name} {here} in {first.folder} and {there} in "
+                    f"{run.folder}"
                 )
 
 
@@ -125,7 +129,10 @@ def _optimizers(runs: Sequence[RunFigures]) -> list[str]:
             written, given = run.settings["options"]["optimizer"], run.settings["options"].get("optimizer_args") or {}
         else:
             rivals = [other for kind, other in zip(classes, args, strict=True) if kind == name]
-            written, given = name, {key: value for key, value in own.items() if any(other.get(key) != value for other in rivals)}
+            written, given = (
+                name,
+                {key: value for key, value in own.items() if any(other.get(key) != value for other in rivals)},
+            )
         names.append(":".join([written, *(f"{key}={_text(value)}" for key, value in given.items())]))
     return names
 

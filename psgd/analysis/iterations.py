@@ -166,13 +166,13 @@ class Iterations:
         ends = [((place + 1) * steps // pieces) * drawn for place in range(pieces)]
         return _means(piece, self.loss[known], ends)
 
-    def losses_by_time(self) -> TimeCurve:
-        """The mean loss over pieces of the run with equally many iterations, as they finished."""
+    def losses_by_time(self, slots: int) -> TimeCurve:
+        """The mean loss over pieces of the run with equally many iterations as they finished, at least one a slot."""
         known = np.isfinite(self.loss)
         if not known.any():
             return ()
         times, count = self.time_s[known], int(known.sum())
-        pieces = min(POINTS, count)
+        pieces = max(min(POINTS, count // slots), 1)
         firsts = np.arange(1, pieces + 1) * count // pieces
         piece = np.searchsorted(firsts, np.arange(count), side="right")
         return _means(piece, self.loss[known], times[firsts - 1].tolist())

@@ -52,7 +52,9 @@ def _edge(figures: ComparisonFigures, arm: ArmRuns) -> list[str]:
     if len(lrs) < 2 or best.test(figures.metric).median is None or best.lr not in (lrs[0], lrs[-1]):
         return []
     end, beyond = ("lowest", "lower") if best.lr == lrs[0] else ("highest", "higher")
-    return [f"{figures.name(arm)}: the best learning rate is the {end} tried, {best.lr:g}: a {beyond} one may be better."]
+    return [
+        f"{figures.name(arm)}: the best learning rate is the {end} tried, {best.lr:g}: a {beyond} one may be better."
+    ]
 
 
 def _losses(figures: ComparisonFigures, arm: ArmRuns) -> list[str]:

@@ -51,8 +51,8 @@ def _stale(runs: Sequence[RunFigures]) -> list[str]:
     if mean < HIGH_LAG and most < HIGHEST_LAG:
         return []
     return [
-        f"its gradients are stale, by {mean:.1f} updates in the mean and {most:.0f} at most: a bound (async:4), /lag-lr "
-        "or a lower learning rate may help"
+        f"its gradients are stale, by {mean:.1f} updates in the mean and {most:.0f} at most: a bound (async:4), "
+        "/lag-lr or a lower learning rate may help"
     ]
 
 

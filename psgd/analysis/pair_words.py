@@ -125,7 +125,7 @@ def _target(contest: Contest) -> str:
 
 
 def _side(contest: Contest) -> str:
-    return "above" if contest.goal == "max" else "below"
+    return "above" if contest.figure.goal == "max" else "below"
 
 
 def _size(pair: Pair, advantage: Estimate) -> str:

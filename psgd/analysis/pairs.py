@@ -11,7 +11,6 @@ from dataclasses import dataclass, replace
 from psgd.analysis.comparison import ComparisonFigures, Metric, Rate, Target
 from psgd.analysis.figure import SAMPLES_PER_S, TO_TARGET, Figure, of_metric
 from psgd.analysis.statistics import SIGNIFICANT, Estimate, compare, holm
-from psgd.runlog import Goal
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,13 +18,11 @@ class Contest:
     """A figure in which arms are compared.
 
     Args:
-        goal: which way is better.
         metric: by which arms are judged.
         target: what they were to reach, if anything.
     """
 
     figure: Figure
-    goal: Goal
     metric: Metric
     target: Target | None
 
@@ -97,7 +94,7 @@ class Pair:
         nothing = 1.0 if self.contest.by_ratio else 0.0
         if self.estimate is None or self.estimate.mean == nothing:
             return None
-        return self.a if (self.estimate.mean > nothing) == (self.contest.goal == "max") else self.b
+        return self.a if (self.estimate.mean > nothing) == (self.contest.figure.goal == "max") else self.b
 
     @property
     def advantage(self) -> Estimate | None:
@@ -128,9 +125,9 @@ class Pair:
 def contests(figures: ComparisonFigures) -> list[Contest]:
     """The figures in which arms are compared."""
     metric, target = figures.metric, figures.target
-    reaching = [] if target is None else [Contest(each, "min", metric, target) for each in TO_TARGET]
-    ends = [Contest(of_metric(metric, "test"), metric.goal, metric, target)] if figures.measured() else []
-    return [*reaching, *ends, Contest(SAMPLES_PER_S, "max", metric, target)]
+    reaching = [] if target is None else [Contest(each, metric, target) for each in TO_TARGET]
+    ends = [Contest(of_metric(metric, "test"), metric, target)] if figures.measured() else []
+    return [*reaching, *ends, Contest(SAMPLES_PER_S, metric, target)]
 
 
 def compare_arms(figures: ComparisonFigures) -> list[Pair]:

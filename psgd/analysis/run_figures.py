@@ -135,7 +135,7 @@ def read_run(folder: Path) -> RunFigures | None:
         train_loss=iterations.losses(drawn, settings.get("steps")),
         final_train=_read_train_metrics(folder),
         test_by_time=_test_curves_by_time(evaluations, ends) if len(ends) else {},
-        train_loss_by_time=iterations.losses_by_time(),
+        train_loss_by_time=iterations.losses_by_time(slots),
         measured=iterations.figures(settings.get("workers", slots)),
         lags=iterations.lags(),
         heard=iterations.heard(slots),

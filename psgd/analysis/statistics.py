@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
+from scipy import stats
 
 CONFIDENCE = 0.95
 SIGNIFICANT = 1 - CONFIDENCE
@@ -75,8 +76,6 @@ def compare(ours: Sequence[float], theirs: Sequence[float], scale: Scale = "line
 
 def _student(values: "np.ndarray[tuple[int, ...], np.dtype[np.float64]]", size: float) -> Estimate:
     """The estimate, where values may have come from some of this size by subtraction."""
-    from scipy.stats import t
-
     mean, count = float(values.mean()), len(values)
     if abs(mean) <= ROUNDING * size:
         mean = 0.0
@@ -85,8 +84,8 @@ def _student(values: "np.ndarray[tuple[int, ...], np.dtype[np.float64]]", size: 
     if np.ptp(values) <= ROUNDING * size:
         return Estimate(mean, (mean, mean), 1.0 if mean == 0.0 else 0.0)
     error = float(values.std(ddof=1)) / math.sqrt(count)
-    reach = float(t.ppf((1 + CONFIDENCE) / 2, count - 1)) * error
-    return Estimate(mean, (mean - reach, mean + reach), float(2 * t.sf(abs(mean) / error, count - 1)))
+    reach = float(stats.t.ppf((1 + CONFIDENCE) / 2, count - 1)) * error
+    return Estimate(mean, (mean - reach, mean + reach), float(2 * stats.t.sf(abs(mean) / error, count - 1)))
 
 
 def holm(ps: Sequence[float | None]) -> list[float | None]:
