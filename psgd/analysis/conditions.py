@@ -23,7 +23,7 @@ EXPECTED = {
 """Settings that differ by what is compared, or by how it was called."""
 SAID = {"slots", "batch_size", "model", "data", "limit", "warm_start", "bytes", "workers", "shards", "stragglers"}
 """Settings that have sentences of their own."""
-LENGTHS = {"steps": "The budget in samples", "evaluate_every": "The samples between two evaluations"}
+LENGTHS = {"steps": "A slot's mini-batches", "evaluate_every": "A slot's mini-batches between evaluations"}
 """Settings that are counted in steps, which local steps make longer."""
 REPEATED = {"straggler", "optimizers", "modes", "lrs", "seeds"}
 """Options that say in their own words what other settings say."""
@@ -124,7 +124,8 @@ def _rate(arms: Arms) -> tuple[bool, str]:
 def _machines(arms: Arms) -> tuple[bool, str]:
     def words(run: RunFigures) -> str:
         counts = ((run.settings.get(name), name) for name in ("workers", "shards"))
-        return ", ".join(f"{count} {name}" for count, name in counts if count is not None) or "unknown"
+        said = (f"{count} {name[:-1] if count == 1 else name}" for count, name in counts if count is not None)
+        return ", ".join(said) or "unknown"
 
     same, differing = _compare(arms, "The processes", words)
     return same, f"Same processes: {words(_first(arms))}" if same else differing
@@ -165,13 +166,13 @@ def _rest(arms: Arms) -> list[str]:
         for name in {*run.settings, *run.settings.get("options", {})} - EXPECTED - SAID - REPEATED - {*LENGTHS}
     }
     found = [_compare(arms, name, partial(setting, name=name)) for name in sorted(names)]
-    found += [_compare(arms, words, partial(_in_samples, name=name)) for name, words in LENGTHS.items()]
+    found += [_compare(arms, words, partial(_mini_batches, name=name)) for name, words in LENGTHS.items()]
     return [words for same, words in found if not same]
 
 
-def _in_samples(run: RunFigures, name: str) -> int | None:
-    steps = run.settings.get(name)
-    return None if steps is None else steps * samples_per_step(run.settings)
+def _mini_batches(run: RunFigures, name: str) -> int | None:
+    settings, steps = run.settings, run.settings.get(name)
+    return None if steps is None else steps * samples_per_step(settings) // (settings["slots"] * settings["batch_size"])
 
 
 def _first(arms: Arms) -> RunFigures:

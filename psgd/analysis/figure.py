@@ -79,7 +79,7 @@ def size(value: float) -> str:
 
     Example:
         >>> size(512), size(1_500_000), size(2e9)
-        ('512 B', '1.5 MB', '2 GB')
+        ('512 B', '1.50 MB', '2 GB')
     """
     for limit, unit in ((1e9, "GB"), (1e6, "MB"), (1e3, "kB")):
         if value >= limit:

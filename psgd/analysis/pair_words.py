@@ -90,7 +90,9 @@ def leading(names: Sequence[str], pairs: Sequence[Pair]) -> str | None:
 
 
 def _without_leader(pairs: Sequence[Pair]) -> list[str]:
-    """Each arm's count once, where there is nothing else to say."""
+    """All equal, or each arm's count once, where there is nothing else to say."""
+    if len(pairs) > 1 and all(pair.equal for pair in pairs):
+        return [f"all arms are equal in {topic(pairs[0].contest)}"]
     if all(pair.advantage is None and pair.seeds for pair in pairs):
         return list(dict.fromkeys(_having(pair, name) for pair in pairs for name in (pair.a, pair.b)))
     return [sentence(pair) for pair in pairs]
@@ -148,7 +150,8 @@ def _interval(pair: Pair, advantage: Estimate) -> str:
 
 def _between(pair: Pair, ci: tuple[float, float]) -> str:
     if pair.contest.by_ratio:
-        return f"{times(ci[0])}–{times(ci[1])}"
+        ends = [times(end) for end in ci]
+        return "–".join(ends if len(set(ends)) > 1 else [f"{end:.3g}" for end in ci])
     low, high = (pair.contest.metric.difference(end).removesuffix(" points").removeprefix("+") for end in ci)
     return f"{low} to {high}"
 
@@ -168,10 +171,12 @@ def _having(pair: Pair, name: str) -> str:
     found, runs = pair.having[0 if name == pair.a else 1], pair.seeds
     if pair.contest.figure.name in REACHING:
         return f"{name} reached {_target(pair.contest)} in {_out_of(found, runs)}"
-    return f"{name} has no {topic(pair.contest)} in {_out_of(runs - found, runs)}"
+    return f"{name} ended with a {topic(pair.contest)} in {_out_of(found, runs)}"
 
 
 def _out_of(count: int, runs: int) -> str:
     if runs == 1:
         return "its run" if count else "no run"
-    return f"all {runs} runs" if count == runs else f"{count or 'none'} of {runs} runs"
+    if count == runs:
+        return "both runs" if runs == 2 else f"all {runs} runs"
+    return f"{count or 'none'} of {runs} runs"

@@ -52,8 +52,8 @@ class Candidate:
         """How much there is to it: plain sync first, then backups, then async, corrected modes last."""
         about = self.arm.about
         rounds = about.get("mode", "sync") == "sync"
-        own_words = self.arm.mode.count("/")
-        return not rounds, bool(about.get("backups")) or about.get("staleness") is None, own_words, self.place
+        loose = bool(about.get("backups")) if rounds else about.get("staleness") is None
+        return not rounds, loose, self.arm.mode.count("/"), self.place
 
     @property
     def repeatable(self) -> bool:
