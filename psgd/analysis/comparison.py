@@ -7,8 +7,9 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from psgd.analysis.run_figures import Reached, RunFigures
+from psgd.errors import ConfigurationError
 from psgd.runlog import Goal, goal_of
-from psgd.training.names import unknown
+from psgd.training.names import near
 
 
 @dataclass(frozen=True, slots=True)
@@ -242,7 +243,8 @@ class ComparisonFigures:
         """A target that nobody could have reached is a mistake."""
         known = self.measured()
         if self.target is not None and known and self.target.measure.name not in known:
-            raise unknown("target", self.target.metric, [f"test_{name}" for name in known])
+            names, meant = ", ".join(f"test_{name}" for name in sorted(known)), self.target.measure.name
+            raise ConfigurationError(f"target must be one of {names}, got {self.target.metric!r}{near(meant, known)}")
 
     def runs(self) -> list[RunFigures]:
         """Every complete run."""

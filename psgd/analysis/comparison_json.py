@@ -49,7 +49,7 @@ def as_json(figures: ComparisonFigures, out: Path) -> dict[str, Any]:
         "modes": [_mode(figures, name, arm, rate, out) for name, arm, rate in figures.shown],
         "comparisons": list(map(_pair, pairs)),
         "statements": statements(figures, pairs),
-        "recommendation": asdict(advice),
+        "recommendation": {**asdict(advice), "reasons": list(advice.reasons)},
         "notes": notes(figures, advice),
         "settings": _common([run.settings for run in runs]),
         "versions": list(figures.versions),

@@ -77,7 +77,8 @@ def recommend(figures: ComparisonFigures, pairs: Sequence[Pair]) -> Recommendati
     candidates, reasons = _sound(ran)
     if all(pair.seeds < 2 for pair in pairs):
         chosen = min(candidates, key=lambda each: each.effort)
-        reasons.append(f"With one run each nothing can be told, so it is {WHY_SIMPLE[chosen.repeatable]}")
+        basis = "one run each" if len(figures.seeds) == 1 else "less than two seeds that both have"
+        reasons.append(f"With {basis} nothing can be told, so it is {WHY_SIMPLE[chosen.repeatable]}")
     else:
         chosen = _choose(figures, candidates, pairs, reasons)
     reasons += _beware(figures, chosen, pairs)

@@ -100,9 +100,9 @@ def test_a_target_says_by_what_arms_are_judged() -> None:
 
 def test_a_target_of_a_metric_that_nobody_has_measured_names_those_that_there_are() -> None:
     arm = arm_of("adam", "sync", {0.1: (0.5,)})
-    words = "target must be one of test_accuracy, test_loss, got 'test_acc'; did you mean test_accuracy?"
+    words = "target must be one of test_accuracy, test_loss, got 'test_accurcy'; did you mean accuracy?"
     with pytest.raises(ConfigurationError, match=re.escape(words)):
-        comparison_of(arm, target=Target("test_acc", 0.3))
+        comparison_of(arm, target=Target("test_accurcy", 0.3))
 
 
 def test_a_budget_of_seconds_is_the_length_of_the_runs() -> None:

@@ -82,8 +82,8 @@ def test_what_is_compared_is_no_inequality() -> None:
 def test_logs_that_name_no_model_are_not_trusted_blindly() -> None:
     found = check_conditions(comparison_of(arm_of("sgd", "sync", {0.1: (0.5,)}), arm_of("sgd", "async", {0.1: (0.5,)})))
     assert found.equal[0] == (
-        "Same seeds (0), so the same first weights and the same data order per slot (if the programs that made them had "
-        "the same model and data: the logs do not name them)."
+        "Same seeds (0), so the same first weights and the same data order per slot (if the programs that made them "
+        "had the same model and data: the logs do not name them)."
     )
 
 

@@ -27,8 +27,8 @@ def test_a_slot_that_backups_never_hear_is_named() -> None:
 
 def test_a_slot_that_only_is_slow_is_named_too() -> None:
     assert odd("async", heard((30, 30), (10, 10), (30, 30))) == [
-        "async: 14 % of all gradients that were used are slot 1's, instead of 33 %, as it is slow: what the others draw "
-        "counts for more."
+        "async: 14 % of all gradients that were used are slot 1's, instead of 33 %, as it is slow: what the others "
+        "draw counts for more."
     ]
 
 

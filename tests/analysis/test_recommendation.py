@@ -58,8 +58,8 @@ def test_where_nothing_can_be_told_it_is_sync_and_why() -> None:
     assert found.reasons == (
         "No difference can be told in test accuracy.",
         "No difference can be told in samples/s.",
-        "sync can not be told from async, sync+1, and is the simplest, whose runs can be repeated to the bit; more seeds "
-        "may tell more.",
+        "sync can not be told from async, sync+1, and is the simplest, whose runs can be repeated to the bit; more "
+        "seeds may tell more.",
     )
 
 
