@@ -1,5 +1,6 @@
 """The figures that a run has: what they are called, which way is better, and how they are said."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
@@ -38,7 +39,21 @@ class Figure:
             return None if run.diverged else (run.final_test if kind == "test" else run.final_train).get(name)
         return run.figure(self.name)
 
+    def blur(self, run: RunFigures, target: Target | None) -> float:
+        """The standard deviation that a value has for how it is measured, as a part of the value.
 
+        A target may have been reached at any time since the evaluation before the one that saw it.
+        """
+        reached = target.reached(run) if target is not None and self.name in REACHING else None
+        if reached is None:
+            return 0.0
+        if self.name == SAMPLES_TO_TARGET:
+            return (1 - reached.samples_before / reached.samples) / UNIFORM
+        return (1 - reached.seconds_before / reached.seconds) / UNIFORM if reached.seconds else 0.0
+
+
+UNIFORM = math.sqrt(12)
+"""What the width of a uniform distribution is as a multiple of its standard deviation."""
 REACHING = SECONDS_TO_TARGET, SAMPLES_TO_TARGET = "seconds_to_target", "samples_to_target"
 
 

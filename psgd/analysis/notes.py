@@ -17,7 +17,8 @@ def notes(figures: ComparisonFigures, advice: Recommendation) -> list[str]:
     if figures.target is not None and figures.runs():
         found.append(
             "The target counts as reached at the first evaluation that meets it: samples and seconds to it are known "
-            "to within the distance of two evaluations. Seconds are those until the steps before it had finished."
+            "to within the distance of two evaluations, which intervals allow for. Seconds are those until the steps "
+            "before it had finished."
         )
     if {arm.about.get("mode") for arm in figures.arms} >= {"sync", "async"}:
         found.append(

@@ -46,6 +46,15 @@ def sentence(pair: Pair) -> str:
     return _told(pair, advantage, pair.better, pair.other(pair.better))
 
 
+def sentences(pairs: Sequence[Pair]) -> str:
+    """The same of several comparisons in one figure that all tell of one arm that it is better."""
+    first, *others = pairs
+    more = (
+        _against(pair, pair.advantage, pair.other(pair.better)) for pair in others if pair.advantage and pair.better
+    )
+    return "; ".join([sentence(first), *more])
+
+
 def _told(pair: Pair, advantage: Estimate, better: str, worse: str) -> str:
     size, interval, contest = _size(pair, advantage), _interval(pair, advantage), pair.contest
     if contest.figure.name == SECONDS_TO_TARGET:

@@ -5,6 +5,7 @@ figure are corrected together (Holm): with many arms, one would look better by c
 """
 
 import itertools
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -152,4 +153,6 @@ def _weigh(contest: Contest, a: str, ours: Rate, b: str, theirs: Rate) -> Pair:
     comparable = both and pair.having == (len(both), len(both))
     if not comparable or (contest.by_ratio and min(map(min, known)) <= 0):
         return pair
-    return replace(pair, estimate=compare(*known, contest.figure.scale))
+    blurs = [contest.figure.blur(run, contest.target) for runs in both for run in runs]
+    blur = math.hypot(*blurs) / math.sqrt(len(both))
+    return replace(pair, estimate=compare(*known, contest.figure.scale, blur))

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from psgd.analysis.comparison import ArmRuns, ComparisonFigures, Rate, Target
 from psgd.analysis.figure import SAMPLES_PER_S, SECONDS_TO_TARGET, of_metric
 from psgd.analysis.observations import observe, too_short
-from psgd.analysis.pair_words import sentence, topic
+from psgd.analysis.pair_words import sentence, sentences, topic
 from psgd.analysis.pairs import Pair
 
 WHY_SIMPLE = {
@@ -99,7 +99,7 @@ def _choose(
     figures: ComparisonFigures, candidates: list[Candidate], pairs: Sequence[Pair], reasons: list[str]
 ) -> Candidate:
     """One figure after another leaves those that are not told to be worse; adds why."""
-    told = False
+    told, stages = False, list[tuple[str, list[Pair]]]()
     for figure in _order(figures):
         if figure == SECONDS_TO_TARGET and figures.target is not None:
             sure = _reliable(candidates, figures.target, reasons)
@@ -110,15 +110,26 @@ def _choose(
         beaten = {pair.other(pair.better) for pair in won if pair.better is not None}
         if among and len(beaten) < len(names):  # in a circle everybody is beaten, which tells nothing
             candidates, told = [each for each in candidates if each.name not in beaten], told or bool(beaten)
-            left = {each.name for each in candidates}
-            reasons += [sentence(pair) for pair in won if pair.better in left]
-            reasons += [] if beaten else [f"No difference can be told in {topic(among[0].contest)}"]
+            stages.append((topic(among[0].contest), won))
     chosen = min(candidates, key=lambda each: each.effort)
+    for what, won in stages:
+        reasons += _why(what, won, chosen.name)
     if len(candidates) > 1:
         others = ", ".join(each.name for each in candidates if each is not chosen)
         hope = "" if told else "; more seeds may tell more"
         reasons.append(f"{chosen.name} can not be told from {others}, and is {WHY_SIMPLE[chosen.repeatable]}{hope}")
     return chosen
+
+
+def _why(what: str, won: Sequence[Pair], chosen: str) -> list[str]:
+    """What a figure has told: for each arm that is out by it, whom it is worse than, the chosen one if it can be."""
+    if not won:
+        return [f"No difference can be told in {what}"]
+    beaten = dict.fromkeys(pair.other(pair.better) for pair in won if pair.better is not None)
+    against = [[pair for pair in won if pair.worse(name)] for name in beaten]
+    telling = [min(pairs, key=lambda pair: pair.better != chosen) for pairs in against]
+    own = [pair for pair in telling if pair.better == chosen]
+    return [*([sentences(own)] if own else []), *(sentence(pair) for pair in telling if pair not in own)]
 
 
 def _order(figures: ComparisonFigures) -> tuple[str, ...]:

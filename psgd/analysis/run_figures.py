@@ -22,10 +22,14 @@ class Reached:
     Args:
         samples: that all slots had drawn by then.
         seconds: since the run began; None if the log has no iterations.
+        samples_before: at the evaluation before, where it was not met yet; 0 if there was none.
+        seconds_before: at that evaluation.
     """
 
     samples: int
     seconds: float | None
+    samples_before: int = 0
+    seconds_before: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,9 +94,12 @@ class RunFigures:
         """When the metric (without ``test_``) was as good as the value for the first time; None if it never was."""
         sign = 1 if goal == "max" else -1
         times = [seconds for seconds, _ in self.test_by_time.get(metric, ())]
+        samples_before, seconds_before = 0, 0.0
         for place, (samples, found) in enumerate(self.test.get(metric, ())):
+            seconds = times[place] if times else None
             if sign * found >= sign * value:
-                return Reached(samples, times[place] if times else None)
+                return Reached(samples, seconds, samples_before, seconds_before)
+            samples_before, seconds_before = samples, seconds or 0.0
         return None
 
 

@@ -33,8 +33,11 @@ class Estimate:
     p: float | None
 
 
-def estimate(values: Sequence[float], scale: Scale = "linear") -> Estimate:
+def estimate(values: Sequence[float], scale: Scale = "linear", blur: float = 0.0) -> Estimate:
     """The mean of independent values with Student's interval; on the logarithmic scale that of their logarithms.
+
+    Args:
+        blur: a standard deviation, on that scale; values that lie closer together do so by chance.
 
     Raises:
         ValueError: if there is no value, or one <= 0 on the logarithmic scale.
@@ -44,13 +47,13 @@ def estimate(values: Sequence[float], scale: Scale = "linear") -> Estimate:
         (2.0, 2.0)
     """
     if scale == "linear":
-        return _student(np.asarray(values, dtype=np.float64), max(map(abs, values)))
-    logs = _student(np.log(np.asarray(values, dtype=np.float64)), 1.0)
+        return _student(np.asarray(values, dtype=np.float64), max(map(abs, values)), blur)
+    logs = _student(np.log(np.asarray(values, dtype=np.float64)), 1.0, blur)
     ci = None if logs.ci is None else (math.exp(logs.ci[0]), math.exp(logs.ci[1]))
     return Estimate(math.exp(logs.mean), ci, logs.p)
 
 
-def compare(ours: Sequence[float], theirs: Sequence[float], scale: Scale = "linear") -> Estimate:
+def compare(ours: Sequence[float], theirs: Sequence[float], scale: Scale = "linear", blur: float = 0.0) -> Estimate:
     """How much larger the one is than the other: the mean difference of pairs, or ours as a multiple of theirs.
 
     Pairs that all differ by the same say nothing about chance in Student's way. A ratio (of constant times) is exact
@@ -60,13 +63,14 @@ def compare(ours: Sequence[float], theirs: Sequence[float], scale: Scale = "line
     Args:
         ours: one value a seed.
         theirs: those of the same seeds.
+        blur: the standard deviation that ratios have for how values were measured; less than that is not believed.
 
     Example:
         >>> compare([2.0, 4.0], [1.0, 2.0], "log")
         Estimate(mean=2.0, ci=(2.0, 2.0), p=0.0)
     """
     if scale == "log":
-        return estimate([one / other for one, other in zip(ours, theirs, strict=True)], "log")
+        return estimate([one / other for one, other in zip(ours, theirs, strict=True)], "log", blur)
     differences = np.subtract(ours, theirs)
     found = _student(differences, max(map(abs, [*ours, *theirs])))
     if found.p == 0.0:
@@ -74,16 +78,16 @@ def compare(ours: Sequence[float], theirs: Sequence[float], scale: Scale = "line
     return found
 
 
-def _student(values: "np.ndarray[tuple[int, ...], np.dtype[np.float64]]", size: float) -> Estimate:
+def _student(values: "np.ndarray[tuple[int, ...], np.dtype[np.float64]]", size: float, blur: float = 0.0) -> Estimate:
     """The estimate, where values may have come from some of this size by subtraction."""
     mean, count = float(values.mean()), len(values)
     if abs(mean) <= ROUNDING * size:
         mean = 0.0
     if count < 2:
         return Estimate(mean, None, None)
-    if np.ptp(values) <= ROUNDING * size:
+    if np.ptp(values) <= ROUNDING * size and (blur == 0.0 or mean == 0.0):
         return Estimate(mean, (mean, mean), 1.0 if mean == 0.0 else 0.0)
-    error = float(values.std(ddof=1)) / math.sqrt(count)
+    error = max(float(values.std(ddof=1)), blur) / math.sqrt(count)
     reach = float(stats.t.ppf((1 + CONFIDENCE) / 2, count - 1)) * error
     return Estimate(mean, (mean - reach, mean + reach), float(2 * stats.t.sf(abs(mean) / error, count - 1)))
 

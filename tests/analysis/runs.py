@@ -59,15 +59,16 @@ def run_of(
     metric: str = "accuracy",
     seed: int = 0,
     seconds: float = 20.0,
+    before: float = 0.5,
     settings: dict[str, Any] | None = None,
     **changes: Any,
 ) -> RunFigures:
     """A run that ends with this value of the metric, and with 0.9 on the training set; with None, one that diverged.
 
-    It has been evaluated twice: in the middle, with 0.5, and at its end.
+    It has been evaluated twice: with 0.5 before it was over, by this part of it, and at its end.
     """
-    curve: Curve = () if end is None else ((16, 0.5), (32, end))
-    half = seconds / 2
+    curve: Curve = () if end is None else ((int(32 * before), 0.5), (32, end))
+    early = seconds * before
     run = RunFigures(
         settings=SETTINGS | {"seed": seed} | (settings or {}),
         versions={"psgd": "0.1"},
@@ -77,8 +78,8 @@ def run_of(
         final_test={} if end is None else {metric: end, "loss": 0.25},
         train_loss=((16, 1.0), (32, 0.25 if end is None else 0.5)),
         final_train={} if end is None else {metric: 0.9, "loss": 0.5},
-        test_by_time={metric: () if end is None else ((half, 0.5), (seconds, end))},
-        train_loss_by_time=((half, 1.0), (seconds, 0.5)),
+        test_by_time={metric: () if end is None else ((early, 0.5), (seconds, end))},
+        train_loss_by_time=((early, 1.0), (seconds, 0.5)),
         folder=Path(f"runs/{seed}"),
     )
     return replace(run, **changes)

@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -29,8 +30,8 @@ def report_of(*arms: ArmRuns, **more: Any) -> dict[str, Any]:
     return report
 
 
-def records(pace: float, ends: tuple[float, float], lag: int) -> list[Record]:
-    """Two slots, four steps, two evaluations."""
+def records(pace: float, ends: tuple[float, ...], lag: int) -> list[Record]:
+    """Two slots, four steps, an evaluation after each."""
     made: list[Record] = [
         iteration(
             **{"slot": slot, "step": step, "time_s": pace * (step + 1), "loss": 2.0 - 0.25 * step, "version": step + 1},
@@ -39,25 +40,29 @@ def records(pace: float, ends: tuple[float, float], lag: int) -> list[Record]:
         for step in range(4)
         for slot in range(2)
     ]
-    return [*made, *(evaluation(step, accuracy=end) for step, end in zip((2, 4), ends, strict=True))]
+    return [*made, *(evaluation(step, accuracy=end) for step, end in enumerate(ends, start=1))]
 
 
 def test_the_report_of_small_logs_is_the_golden_one(tmp_path: Path) -> None:
-    runs = {
-        "sync/0": ({"mode": "sync", "backups": 0, "seed": 0}, records(2.0, (0.5, 0.75), 0)),
-        "sync/1": ({"mode": "sync", "backups": 0, "seed": 1}, records(2.5, (0.5, 0.8125), 0)),
-        "async/0": ({"mode": "async", "staleness": 4, "seed": 0}, records(1.0, (0.75, 0.875), 1)),
-        "async/1": ({"mode": "async", "staleness": 4, "seed": 1}, records(1.375, (0.75, 0.8125), 1)),
-    }
-    for name, (settings, made) in runs.items():
-        write_run(
-            tmp_path / name, made, settings=SETTINGS | settings, train={"accuracy": 0.9, "loss": 0.125}, seconds=20.0
-        )
-    gathered = gather([tmp_path / name for name in runs])
-    figures = comparison_of(*gathered.arms, budget=Budget("target"), target=Target("test_accuracy", 0.75))
+    sync: dict[str, Any] = {"mode": "sync", "backups": 0}
+    late: dict[str, Any] = {"mode": "async", "staleness": 4}
+    runs = [
+        (sync | {"seed": 0}, records(2.0, (0.5, 0.625, 0.6875, 0.75), 0)),
+        (sync | {"seed": 1}, records(2.5, (0.5, 0.5625, 0.6875, 0.8125), 0)),
+        (sync | {"seed": 2}, records(2.25, (0.5, 0.625, 0.71875, 0.8125), 0)),
+        (late | {"seed": 0}, records(1.0, (0.5, 0.5625, 0.6875, 0.875), 1)),
+        (late | {"seed": 1}, records(1.375, (0.5, 0.625, 0.71875, 0.8125), 1)),
+        (late | {"seed": 2}, records(1.125, (0.5, 0.625, 0.625, 0.75), 1)),
+    ]
+    train = {"accuracy": 0.9, "loss": 0.125}
+    folders = [
+        write_run(tmp_path / str(number), made, settings=SETTINGS | settings, train=train)
+        for number, (settings, made) in enumerate(runs)
+    ]
+    figures = replace(gather(folders), budget=Budget("target"), target=Target("test_accuracy", 0.75))
     report = as_json(figures, tmp_path)
-    expected = json.loads(GOLDEN.read_text())
-    assert _rounded(json.loads(json.dumps(report))) == _rounded(expected)
+    expected = json.loads(GOLDEN.read_text(encoding="utf-8"))
+    assert json.loads(json.dumps(report)) == _rounded(expected)
 
 
 def _rounded(value: Any) -> Any:

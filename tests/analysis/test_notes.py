@@ -48,7 +48,8 @@ def test_a_target_says_how_exactly_it_is_timed_and_how_rates_were_chosen() -> No
     assert found[1:] == [
         "Each arm is shown at the learning rate with which most runs reach the target, and soonest.",
         "The target counts as reached at the first evaluation that meets it: samples and seconds to it are known to "
-        "within the distance of two evaluations. Seconds are those until the steps before it had finished.",
+        "within the distance of two evaluations, which intervals allow for. Seconds are those until the steps before "
+        "it had finished.",
     ]
 
 

@@ -1,3 +1,5 @@
+import math
+
 import pytest
 from scipy import stats
 
@@ -16,7 +18,7 @@ def pair_in(figure: str, *arms: ArmRuns, target: Target | None = TARGET) -> Pair
 
 
 def arm(mode: str, *seconds: float, end: float = 0.75) -> ArmRuns:
-    return arm_in(mode, *(run_of(end, seed=seed, seconds=each) for seed, each in enumerate(seconds)))
+    return arm_in(mode, *(run_of(end, seed=seed, seconds=each, before=0.99) for seed, each in enumerate(seconds)))
 
 
 def test_every_two_arms_are_compared_in_every_figure_that_decides() -> None:
@@ -74,6 +76,18 @@ def test_what_would_be_told_alone_may_be_chance_among_many() -> None:
     assert alone.p < 0.05 < (among.p or 0)
     assert not among.told
     assert not among.may_be_equal
+
+
+def test_a_target_is_known_to_within_two_evaluations_and_no_better() -> None:
+    def seldom(mode: str, *seconds: float) -> ArmRuns:
+        return arm_in(mode, *(run_of(0.75, seed=s, seconds=each, before=0.5) for s, each in enumerate(seconds)))
+
+    often = pair_in("seconds_to_target", arm("sync", 4.0, 4.0, 4.0), arm("async", 3.0, 3.0, 3.0))
+    rarely = pair_in("seconds_to_target", seldom("sync", 4.0, 4.0, 4.0), seldom("async", 3.0, 3.0, 3.0))
+    assert (often.told, rarely.told) == (True, False)
+    error = 0.5 / math.sqrt(12) * math.sqrt(2) / math.sqrt(3)  # half of each time is unsure, of three pairs
+    reach = float(stats.t.ppf(0.975, 2)) * error
+    assert rarely.ci == pytest.approx((4 / 3 * math.exp(-reach), 4 / 3 * math.exp(reach)))
 
 
 def test_one_run_each_tells_nothing() -> None:

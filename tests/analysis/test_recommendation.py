@@ -13,7 +13,8 @@ def arm(
     mode: str, seconds: tuple[float, ...], ends: tuple[float | None, ...] = (0.85, 0.85, 0.85), **changes: Any
 ) -> ArmRuns:
     runs = (
-        run_of(end, seed=s, seconds=each, **changes) for s, (each, end) in enumerate(zip(seconds, ends, strict=False))
+        run_of(end, seed=s, seconds=each, before=0.99, **changes)
+        for s, (each, end) in enumerate(zip(seconds, ends, strict=False))
     )
     return arm_in(mode, *runs)
 

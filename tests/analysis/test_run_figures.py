@@ -103,10 +103,10 @@ def test_a_target_is_reached_when_the_steps_before_its_evaluation_had_finished(t
     run = read_run(write_run(tmp_path / "run", [*timed(1.0, 3.0, 4.0), *timed(1.5, 3.5, 5.0, slot=1), *late]))
     assert run is not None
     assert run.test_by_time["accuracy"] == ((1.5, 0.5), (3.5, 0.75), (5.0, 0.7))
-    assert run.reach("accuracy", 0.75, "max") == Reached(samples=16, seconds=3.5)
-    assert run.reach("accuracy", 0.5, "max") == Reached(samples=8, seconds=1.5)
+    assert run.reach("accuracy", 0.75, "max") == Reached(16, 3.5, samples_before=8, seconds_before=1.5)
+    assert run.reach("accuracy", 0.5, "max") == Reached(8, 1.5)
     assert run.reach("accuracy", 0.76, "max") is None
-    assert run.reach("loss", 0.25, "min") == Reached(samples=8, seconds=1.5)
+    assert run.reach("loss", 0.25, "min") == Reached(8, 1.5)
     assert run.reach("f1", 0.5, "max") is None
 
 
@@ -115,14 +115,14 @@ def test_in_rounds_a_slot_that_is_never_heard_does_not_delay_the_target(tmp_path
     settings = {"mode": "sync", "backups": 1}
     run = read_run(write_run(tmp_path / "run", [*heard, *late, evaluation(2, accuracy=0.5)], settings=settings))
     assert run is not None
-    assert run.reach("accuracy", 0.5, "max") == Reached(samples=16, seconds=2.0)
+    assert run.reach("accuracy", 0.5, "max") == Reached(16, 2.0)
     assert run.heard == ((2, 2), (1, 0))
 
 
 def test_a_log_without_iterations_knows_samples_but_no_seconds(tmp_path: Path) -> None:
     run = read_run(write_run(tmp_path / "run", [evaluation(2, accuracy=0.5)]))
     assert run is not None
-    assert run.reach("accuracy", 0.5, "max") == Reached(samples=16, seconds=None)
+    assert run.reach("accuracy", 0.5, "max") == Reached(16, None)
 
 
 def test_what_the_last_line_says_wins_over_what_iterations_tell(tmp_path: Path) -> None:
