@@ -80,6 +80,7 @@ def draw_lags(figures: ComparisonFigures) -> "Figure":
         _histogram(axes, counts, width, look(figures, arm)[0])
         mean = sum(lag * count for lag, count in counts.items()) / sum(counts.values())
         axes.axvline(mean, color="black", linewidth=1, linestyle="--")
+        axes.tick_params(labelbottom=True)  # also above a place that is left empty
         axes.set_title(f"{name}: mean {mean:.1f}, max {max(counts)}", fontsize="medium")
     for axes in panels[len(stale) :]:
         axes.set_visible(False)

@@ -60,7 +60,11 @@ def draw_curves(figures: ComparisonFigures) -> "Figure":
         by_time = _points_by_time([run.test_by_time.get(metric.name, ()) for run in runs])
         _line(right, by_time, label, *looks, marker=".")
     for axes in (left, right):
-        _mark_target(axes, figures)
+        if figures.target is not None:
+            label = f"target: {figures.target.words}"
+            axes.axhline(
+                figures.target.value, color="black", alpha=0.6, linewidth=1, linestyle=(0, (2, 3)), label=label
+            )
         scale_metric(axes, metric, tested)
     left.set(ylabel=f"test {metric.name}", xlim=(0, None))
     right.set(xlim=(0, None))
@@ -106,11 +110,6 @@ def _label(figures: ComparisonFigures, rate: Rate, name: str) -> str:
     """The arm's name, with its learning rate where arms differ in that."""
     one_rate = len({each.lr for _, _, each in figures.shown}) == 1
     return name if one_rate else f"{name} (lr {rate.lr:g})"
-
-
-def _mark_target(axes: "Axes", figures: ComparisonFigures) -> None:
-    if figures.target is not None:
-        axes.axhline(figures.target.value, color="black", alpha=0.5, linewidth=1, linestyle=(0, (2, 3)))
 
 
 def draw_sensitivity(figures: ComparisonFigures) -> "Figure":

@@ -43,8 +43,8 @@ def test_a_terminal_shows_the_table_what_it_tells_what_to_take_and_why_it_is_fai
         "async reaches 85.00 % 1.8× sooner than sync (95 % CI 1.77–1.83×).",
         "Equal for all: Same seeds (0, 1, 2), so the same first weights and the same data order per slot (if the "
         "programs that made them had the same model and data: the logs do not name them). Same global batch: 2 slots "
-        "× 4 = 8 samples. Same optimizer: unknown. Same learning rate: unknown. Same processes: unknown. Same stragglers: "
-        "none. All other settings are the same.",
+        "× 4 = 8 samples. Same optimizer: unknown. Same learning rate: unknown. Same processes: unknown. Same "
+        "stragglers: none. All other settings are the same.",
         "Medians over 3 seeds, with the least and the greatest; all arms have the same seeds.\n"
         "The target counts as reached at the first evaluation that meets it: samples and seconds to it are known to "
         "within the distance of two evaluations, which intervals allow for. Seconds are those until the steps before "
