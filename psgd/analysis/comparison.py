@@ -4,12 +4,14 @@ import math
 import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-from psgd.analysis.run_figures import Reached, RunFigures
 from psgd.errors import ConfigurationError
 from psgd.runlog import Goal, goal_of
 from psgd.training.names import near
+
+if TYPE_CHECKING:  # what is to be compared can be said before numpy is there
+    from psgd.analysis.run_figures import Reached, RunFigures
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +94,7 @@ class Target:
         """The metric, without ``test_``."""
         return Metric(self.metric.removeprefix("test_"))
 
-    def reached(self, run: RunFigures) -> Reached | None:
+    def reached(self, run: "RunFigures") -> "Reached | None":
         """When a run reached it for the first time; None if it never did."""
         return run.reach(self.measure.name, self.value, self.measure.goal)
 
@@ -136,7 +138,7 @@ class Spread:
         return cls(median if math.isfinite(median) else None, min(found, default=None), max(found, default=None))
 
 
-Read = Callable[[RunFigures], float | None]
+Read = Callable[["RunFigures"], float | None]
 """A figure of a run; None if it has none."""
 
 
@@ -149,10 +151,10 @@ class Rate:
     """
 
     lr: float
-    runs: tuple[RunFigures | None, ...]
+    runs: "tuple[RunFigures | None, ...]"
 
     @property
-    def complete(self) -> tuple[RunFigures, ...]:
+    def complete(self) -> "tuple[RunFigures, ...]":
         """Those that have come to their end."""
         return tuple(run for run in self.runs if run is not None)
 
@@ -173,7 +175,7 @@ class Rate:
         """The final test metric; a run that has diverged has none."""
         return self.spread(lambda run: None if run.diverged else run.final_test.get(metric.name), metric.goal)
 
-    def reached(self, target: Target) -> list[Reached]:
+    def reached(self, target: Target) -> "list[Reached]":
         """When the runs that have reached the target did."""
         found = (target.reached(run) for run in self.complete)
         return [each for each in found if each is not None]
@@ -246,7 +248,7 @@ class ComparisonFigures:
             names, meant = ", ".join(f"test_{name}" for name in sorted(known)), self.target.measure.name
             raise ConfigurationError(f"target must be one of {names}, got {self.target.metric!r}{near(meant, known)}")
 
-    def runs(self) -> list[RunFigures]:
+    def runs(self) -> "list[RunFigures]":
         """Every complete run."""
         return [run for arm in self.arms for rate in arm.rates for run in rate.complete]
 

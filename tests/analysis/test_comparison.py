@@ -1,4 +1,7 @@
 import re
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
@@ -108,3 +111,10 @@ def test_a_target_of_a_metric_that_nobody_has_measured_names_those_that_there_ar
 def test_a_budget_of_seconds_is_the_length_of_the_runs() -> None:
     arm = arm_of("adam", "sync", {0.1: (0.5,)})
     assert comparison_of(arm, budget=Budget("seconds", 30)).title == "2 slots of 4, 30 s"
+
+
+def test_what_is_to_be_compared_can_be_said_without_numpy() -> None:
+    program = "import sys; import psgd.analysis.comparison; sys.exit({'numpy', 'torch'} & set(sys.modules) != set())"
+    root = Path(__file__).resolve().parents[2]
+    ran = subprocess.run([sys.executable, "-c", program], cwd=root, capture_output=True, text=True, timeout=60)
+    assert ran.returncode == 0, ran.stderr
