@@ -75,7 +75,7 @@ def as_markdown(report: dict[str, Any], command: Sequence[str], machine: dict[st
         f"|---|---:|---:|{'---:|' * len(MODES)}---|",
         *(_row(optimizer, bar, report) for optimizer, bar in BARS.items()),
         "",
-        f"![test accuracy and training loss against samples]({NAME}_{PICTURE})",
+        f"![test accuracy against samples and against seconds]({NAME}_{PICTURE})",
         "",
         *(f"- {note}" for note in report["notes"]),
         "",
@@ -87,16 +87,16 @@ def as_markdown(report: dict[str, Any], command: Sequence[str], machine: dict[st
 
 
 def _row(optimizer: str, bar: float, report: dict[str, Any]) -> str:
-    arms = {arm["arm"]: arm for arm in report["arms"]}
+    arms = {arm["arm"]: arm for arm in report["modes"]}
     first, *_ = found = [arms[f"{optimizer}, {mode}"] for mode in MODES]
-    reached = first["test_accuracy"]["median"]
+    reached = first["figures"]["test_accuracy"]["median"]
     verdict = "met" if reached is not None and reached >= bar else "missed"
-    cells = [optimizer, f"{first['lr']:g}", f"≥ {100 * bar:.1f} %", *(_spread(arm["test_accuracy"]) for arm in found)]
+    cells = [optimizer, f"{first['lr']:g}", f"≥ {100 * bar:.1f} %", *map(_spread, found)]
     return f"| {' | '.join([*cells, verdict])} |"
 
 
-def _spread(spread: dict[str, float | None]) -> str:
-    median, low, high = (spread[name] for name in ("median", "low", "high"))
+def _spread(arm: dict[str, Any]) -> str:
+    median, low, high = (arm["figures"]["test_accuracy"][name] for name in ("median", "low", "high"))
     if median is None or low is None or high is None:
         return "diverged"
     return f"{100 * median:.2f} % ({100 * low:.2f}–{100 * high:.2f})"

@@ -1,13 +1,17 @@
-"""Arms beside each other: what each reaches at its best learning rate, how seeds spread, and what to think of it."""
+"""Arms beside each other: the runs of each at its learning rates, over the seeds, and by what they are judged."""
 
 import math
 import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-from psgd.analysis.run_figures import RunFigures
+from psgd.errors import ConfigurationError
 from psgd.runlog import Goal, goal_of
+from psgd.training.names import near
+
+if TYPE_CHECKING:  # what is to be compared can be said before numpy is there
+    from psgd.analysis.run_figures import Reached, RunFigures
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +40,16 @@ class Metric:
             return "–"
         return f"{100 * value:.2f} %" if self.name == "accuracy" else f"{value:.4f}"
 
+    def difference(self, value: float) -> str:
+        """How far two values are apart, for people; with its sign.
+
+        Example:
+            >>> Metric("accuracy").difference(-0.012), Metric("rmse").difference(0.25)
+            ('−1.20 points', '+0.2500')
+        """
+        words = f"{100 * value:+.2f} points" if self.name == "accuracy" else f"{value:+.4f}"
+        return words.replace("-", "−")
+
 
 METRICS = (Metric("accuracy"), Metric("rmse"), Metric("loss"))
 """By which of what was measured arms are judged: the first that there is."""
@@ -54,11 +68,10 @@ def judged_by(names: Iterable[str]) -> Metric:
 
 @dataclass(frozen=True, slots=True)
 class Budget:
-    """What every run of a comparison gets.
+    """When the runs of a comparison end.
 
     Args:
-        kind: equally many samples; equally many seconds; or as much as it needs to reach the target.
-        amount: the seconds; None where the runs' settings say how long they may be.
+        amount: samples or seconds; None: as the runs were set.
     """
 
     kind: Literal["samples", "seconds", "target"] = "samples"
@@ -67,7 +80,7 @@ class Budget:
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """What runs are to reach.
+    """What is to be reached.
 
     Args:
         metric: as evaluations name it: ``test_accuracy``.
@@ -75,6 +88,26 @@ class Target:
 
     metric: str
     value: float
+
+    @property
+    def measure(self) -> Metric:
+        """The metric, without ``test_``."""
+        return Metric(self.metric.removeprefix("test_"))
+
+    def reached(self, run: "RunFigures") -> "Reached | None":
+        """When a run reached it for the first time; None if it never did."""
+        return run.reach(self.measure.name, self.value, self.measure.goal)
+
+    @property
+    def words(self) -> str:
+        """The target, for people.
+
+        Example:
+            >>> Target("test_accuracy", 0.85).words, Target("test_loss", 0.5).words
+            ('85.00 %', 'a test loss of 0.5000')
+        """
+        value = self.measure.words(self.value)
+        return value if self.measure.name == "accuracy" else f"a test {self.measure.name} of {value}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +138,10 @@ class Spread:
         return cls(median if math.isfinite(median) else None, min(found, default=None), max(found, default=None))
 
 
+Read = Callable[["RunFigures"], float | None]
+"""A figure of a run; None if it has none."""
+
+
 @dataclass(frozen=True, slots=True)
 class Rate:
     """The runs of an arm with one learning rate.
@@ -114,10 +151,10 @@ class Rate:
     """
 
     lr: float
-    runs: tuple[RunFigures | None, ...]
+    runs: "tuple[RunFigures | None, ...]"
 
     @property
-    def complete(self) -> tuple[RunFigures, ...]:
+    def complete(self) -> "tuple[RunFigures, ...]":
         """Those that have come to their end."""
         return tuple(run for run in self.runs if run is not None)
 
@@ -126,19 +163,22 @@ class Rate:
         """How many of them have ended with NaN or Inf."""
         return sum(run.diverged for run in self.complete)
 
+    def values(self, read: Read) -> list[float | None]:
+        """A figure of each seed's run; None where there is no run, or it has none."""
+        return [None if run is None else read(run) for run in self.runs]
+
+    def spread(self, read: Read, goal: Goal = "min") -> Spread:
+        """A figure over the runs that have come to their end."""
+        return Spread.of([read(run) for run in self.complete], goal)
+
     def test(self, metric: Metric) -> Spread:
         """The final test metric; a run that has diverged has none."""
-        values = [None if run.diverged else run.final_test.get(metric.name) for run in self.complete]
-        return Spread.of(values, metric.goal)
+        return self.spread(lambda run: None if run.diverged else run.final_test.get(metric.name), metric.goal)
 
-    def train(self, metric: Metric) -> Spread:
-        """The same on the training set."""
-        values = [None if run.diverged else run.final_train.get(metric.name) for run in self.complete]
-        return Spread.of(values, metric.goal)
-
-    def figure(self, name: str) -> Spread:
-        """A figure of the logs' last lines, such as ``seconds``."""
-        return Spread.of([run.figures.get(name) for run in self.complete])
+    def reached(self, target: Target) -> "list[Reached]":
+        """When the runs that have reached the target did."""
+        found = (target.reached(run) for run in self.complete)
+        return [each for each in found if each is not None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,7 +187,7 @@ class ArmRuns:
 
     Args:
         optimizer: as it was written, such as ``sgd:momentum=0.9``.
-        mode: as it was written, such as ``async:4``.
+        mode: as it was written, such as ``async:4/softsync=2``.
         about: what machines should know of it; plain JSON.
         rates: ascending.
     """
@@ -170,6 +210,15 @@ class ArmRuns:
 
         return max(self.rates, key=merit)
 
+    def soonest(self, target: Target) -> Rate:
+        """The learning rate with which most runs reach the target; of equals the one with the least median time."""
+
+        def merit(rate: Rate) -> tuple[int, float]:
+            times = [each.seconds or 0.0 for each in rate.reached(target)]
+            return len(times), -statistics.median(times or [math.inf])
+
+        return max(self.rates, key=merit)
+
 
 @dataclass(frozen=True, slots=True)
 class ComparisonFigures:
@@ -178,23 +227,62 @@ class ComparisonFigures:
     Args:
         seeds: of each arm and learning rate.
         arms: in the order in which they were asked for.
-        budget: of every run.
-        target: None: nobody has asked for one.
+        budget: when the runs ended.
+        target: what the arms were to reach, if anything.
+        remarks: what else a reader must know, one sentence each.
+
+    Raises:
+        ConfigurationError: if there is a target, and no run has measured its metric.
     """
 
     seeds: tuple[int, ...]
     arms: tuple[ArmRuns, ...]
     budget: Budget = Budget()
     target: Target | None = None
+    remarks: tuple[str, ...] = ()
 
-    def runs(self) -> list[RunFigures]:
+    def __post_init__(self) -> None:
+        """A target that nobody could have reached is a mistake."""
+        known = self.measured()
+        if self.target is not None and known and self.target.measure.name not in known:
+            names, meant = ", ".join(f"test_{name}" for name in sorted(known)), self.target.measure.name
+            raise ConfigurationError(f"target must be one of {names}, got {self.target.metric!r}{near(meant, known)}")
+
+    def runs(self) -> "list[RunFigures]":
         """Every complete run."""
         return [run for arm in self.arms for rate in arm.rates for run in rate.complete]
 
+    def measured(self) -> list[str]:
+        """The metrics that evaluations have, without ``test_``."""
+        return list(dict.fromkeys(name for run in self.runs() for name in run.test))
+
+    @property
+    def versions(self) -> list[dict[str, str]]:
+        """The versions of the software that runs were made with, each once."""
+        distinct: list[dict[str, str]] = []
+        for run in self.runs():
+            if run.versions not in distinct:
+                distinct.append(run.versions)
+        return distinct
+
     @property
     def metric(self) -> Metric:
-        """What the arms are judged by."""
-        return judged_by(name for run in self.runs() for name in run.test)
+        """What the arms are judged by: that of the target, else what tells most."""
+        return judged_by(self.measured()) if self.target is None else self.target.measure
+
+    @property
+    def by_target(self) -> Target | None:
+        """The target, if it is what ends the runs: then all of them end alike, but for the time that it took."""
+        return self.target if self.budget.kind == "target" else None
+
+    def best(self, arm: ArmRuns) -> Rate:
+        """The learning rate at which an arm is shown."""
+        return arm.best(self.metric) if self.by_target is None else arm.soonest(self.by_target)
+
+    @property
+    def shown(self) -> list[tuple[str, ArmRuns, Rate]]:
+        """Each arm, with its name, at the learning rate at which it is shown."""
+        return [(self.name(arm), arm, self.best(arm)) for arm in self.arms]
 
     @property
     def title(self) -> str:
@@ -205,7 +293,14 @@ class ComparisonFigures:
         settings = runs[0].settings
         options = settings.get("options", {})
         what = f"{options['model']} on {options['data']}, " if {"model", "data"} <= options.keys() else ""
-        return f"{what}{settings['slots']} slots of {settings['batch_size']}, {settings['steps']:,} steps"
+        return f"{what}{settings['slots']} slots of {settings['batch_size']}, {self._length(settings.get('steps'))}"
+
+    def _length(self, steps: int | None) -> str:
+        if self.by_target is not None:
+            return f"until {self.by_target.words}"
+        if self.budget.kind == "seconds" and self.budget.amount is not None:
+            return f"{self.budget.amount:,g} s"
+        return "as long as their loops" if steps is None else f"{steps:,} steps"
 
     @property
     def searched(self) -> bool:
@@ -219,46 +314,3 @@ class ComparisonFigures:
         if one_mode:
             return arm.optimizer
         return arm.mode if one_optimizer else f"{arm.optimizer}, {arm.mode}"
-
-    def notes(self) -> list[str]:
-        """What a reader must know to read the table right, one sentence each."""
-        notes = [_basis(len(self.seeds))]
-        if self.searched:
-            notes.append(
-                f"Each arm is shown at the learning rate with the best median test {self.metric.name}. That choice was "
-                "made on the test set, as there is no validation set, so it flatters arms a little."
-            )
-        if {arm.about.get("mode") for arm in self.arms} >= {"sync", "async"}:
-            notes.append(
-                "Asynchronous arms make one update a gradient, synchronous ones one a step: as many more as there are "
-                "slots, from the same samples."
-            )
-        each_arm: tuple[Callable[[ArmRuns], list[str]], ...] = (self._edge, self._losses)
-        return notes + [note for arm in self.arms for find in each_arm for note in find(arm)]
-
-    def _edge(self, arm: ArmRuns) -> list[str]:
-        """A best learning rate that is the last one tried is perhaps not the best."""
-        lrs, best = [rate.lr for rate in arm.rates], arm.best(self.metric)
-        if len(lrs) < 2 or best.test(self.metric).median is None or best.lr not in (lrs[0], lrs[-1]):
-            return []
-        end, beyond = ("lowest", "lower") if best.lr == lrs[0] else ("highest", "higher")
-        return [
-            f"{self.name(arm)}: the best learning rate is the {end} tried, {best.lr:g}: a {beyond} one may be better."
-        ]
-
-    def _losses(self, arm: ArmRuns) -> list[str]:
-        """Runs that are missing from the figures, or have spoilt them."""
-        found = []
-        for rate in arm.rates:
-            where, missing = f"{self.name(arm)}, lr {rate.lr:g}", len(rate.runs) - len(rate.complete)
-            if rate.diverged:
-                found.append(f"{where}: {rate.diverged} of {len(rate.complete)} runs diverged (loss NaN or Inf).")
-            if missing:
-                found.append(f"{where}: {missing} of {len(rate.runs)} runs have failed, and are left out.")
-        return found
-
-
-def _basis(seeds: int) -> str:
-    if seeds == 1:
-        return "One run each: how much of a difference is chance can not be told; try --seeds 3."
-    return f"Medians over {seeds} seeds, with the least and the greatest; all arms have the same seeds."

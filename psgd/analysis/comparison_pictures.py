@@ -1,36 +1,30 @@
 """The pictures of a comparison: curves of the arms at their best, and how much the learning rate matters."""
 
 import statistics
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-
-from psgd.analysis.comparison import ArmRuns, ComparisonFigures, Metric
+from psgd.analysis.comparison import ComparisonFigures, Rate
+from psgd.analysis.comparison_bars import draw_lags, draw_shares, draw_throughput
 from psgd.analysis.drawing import check_drawable
+from psgd.analysis.picture_style import DPI, finish, look, scale_by_logarithm, scale_metric
+from psgd.analysis.run_figures import RunFigures
 
 if TYPE_CHECKING:  # psgd runs without it
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
-    from numpy.typing import NDArray
 
-CURVES_NAME, SENSITIVITY_NAME = "curves.png", "sensitivity.png"
-DPI = 144
-STYLES = ("-", "--", ":", "-.")
-LEAST_ERROR = 1e-4
-"""Where the axis of the accuracy ends, as its scale has no place for none."""
-TICKS = (0.0, 0.5, 0.8, 0.9, 0.95, 0.98, 0.99, 0.995, 0.998, 0.999)
-FEWEST_TICKS = 4
+CURVES_NAME = "curves.png"
+BANDS = "median, in a band from the least to the greatest"
 MOST_NAMED = 10
-DECADE = 10.0
 
 Points = Mapping[float, Sequence[float]]
 """x to the values of the seeds there."""
 
 
 def draw(figures: ComparisonFigures, folder: Path) -> list[str]:
-    """Write the pictures that make sense: without several learning rates there is no sensitivity to show.
+    """Write the pictures that make sense: without several learning rates there is no sensitivity to show, and so on.
 
     Returns:
         The names of the files.
@@ -39,39 +33,83 @@ def draw(figures: ComparisonFigures, folder: Path) -> list[str]:
         ConfigurationError: if matplotlib is missing.
     """
     check_drawable(folder / CURVES_NAME)
-    drawn = []
-    if figures.runs():
-        draw_curves(figures).savefig(folder / CURVES_NAME, dpi=DPI)
-        drawn.append(CURVES_NAME)
-    if figures.runs() and figures.searched:
-        draw_sensitivity(figures).savefig(folder / SENSITIVITY_NAME, dpi=DPI)
-        drawn.append(SENSITIVITY_NAME)
-    return drawn
+    runs = figures.runs()
+    pictures: dict[str, tuple[bool, Callable[[ComparisonFigures], Figure]]] = {
+        CURVES_NAME: (bool(figures.measured()), draw_curves),
+        "loss.png": (any(run.train_loss for run in runs), draw_losses),
+        "sensitivity.png": (bool(figures.measured()) and figures.searched, draw_sensitivity),
+        "throughput.png": (any(run.figure("samples_per_s") for run in runs), draw_throughput),
+        "time_shares.png": (any("compute_share" in run.measured for run in runs), draw_shares),
+        "lags.png": (any(lag for run in runs for lag in run.lags), draw_lags),
+    }
+    wanted = {name: make for name, (makes_sense, make) in pictures.items() if makes_sense}
+    for name, make in wanted.items():
+        make(figures).savefig(folder / name, dpi=DPI)
+    return list(wanted)
 
 
 def draw_curves(figures: ComparisonFigures) -> "Figure":
-    """Test metric and training loss against the samples drawn; bands reach from the least to the greatest seed."""
+    """The test metric against samples drawn and against seconds; bands reach from the least to the greatest seed."""
+    metric = figures.metric
+    picture, (left, right) = _two_panels()
+    tested: list[float] = []
+    for _, arm, rate in figures.shown:
+        label, looks = _label(figures, rate, figures.name(arm)), look(figures, arm)
+        runs = _sound(rate)
+        tested += _line(left, _points(run.test.get(metric.name, ()) for run in runs), label, *looks, marker=".")
+        by_time = _points_by_time([run.test_by_time.get(metric.name, ()) for run in runs])
+        _line(right, by_time, label, *looks, marker=".")
+    for axes in (left, right):
+        if figures.target is not None:
+            label = f"target: {figures.target.words}"
+            axes.axhline(
+                figures.target.value, color="black", alpha=0.6, linewidth=1, linestyle=(0, (2, 3)), label=label
+            )
+        scale_metric(axes, metric, tested)
+    left.set(ylabel=f"test {metric.name}", xlim=(0, None))
+    right.set(xlim=(0, None))
+    finish(picture, [left, right], figures, BANDS)
+    return picture
+
+
+def draw_losses(figures: ComparisonFigures) -> "Figure":
+    """The training loss, in the same way."""
+    picture, (left, right) = _two_panels()
+    trained: list[float] = []
+    for _, arm, rate in figures.shown:
+        label, looks = _label(figures, rate, figures.name(arm)), look(figures, arm)
+        runs = _sound(rate)
+        trained += _line(left, _points(run.train_loss for run in runs), label, *looks)
+        _line(right, _points_by_time([run.train_loss_by_time for run in runs]), label, *looks)
+    if min(trained, default=0) > 0:
+        for axes in (left, right):
+            scale_by_logarithm(axes)
+    left.set(ylabel="training loss (mini-batches)", xlim=(0, None))
+    right.set(xlim=(0, None))
+    finish(picture, [left, right], figures, BANDS)
+    return picture
+
+
+def _two_panels() -> "tuple[Figure, tuple[Axes, Axes]]":
+    """Against samples, and beside it, on the same height, against seconds."""
     from matplotlib.figure import Figure  # not pyplot, which looks for a display
 
-    metric = figures.metric
     picture = Figure(figsize=(11, 4.8), layout="constrained")
-    left, right = picture.subplots(1, 2, sharex=True)
-    tested: list[float] = []
-    trained: list[float] = []
-    for arm in figures.arms:
-        runs = [run for run in arm.best(metric).complete if not run.diverged]
-        label = f"{figures.name(arm)} (lr {arm.best(metric).lr:g})"
-        tests, losses = [run.test.get(metric.name, ()) for run in runs], [run.train_loss for run in runs]
-        tested += _line(left, _points(tests), label, *_look(figures, arm), marker=".")
-        trained += _line(right, _points(losses), label, *_look(figures, arm))
-    _scale_metric(left, metric, tested)
-    left.set(xlabel="samples", ylabel=f"test {metric.name}")
-    right.set(xlabel="samples", ylabel="training loss (mini-batches)", xlim=(0, None))
-    if min(trained, default=0) > 0:
-        _scale_by_logarithm(right)
-    right.xaxis.set_major_formatter(lambda value, _: f"{value / 1000:g}k" if value >= 1000 else f"{value:g}")
-    _finish(picture, [left, right], figures)
-    return picture
+    left, right = picture.subplots(1, 2, sharey=True)
+    left.set(xlabel="samples")
+    right.set(xlabel="seconds")
+    left.xaxis.set_major_formatter(lambda value, _: f"{value / 1000:g}k" if value >= 1000 else f"{value:g}")
+    return picture, (left, right)
+
+
+def _sound(rate: Rate) -> list[RunFigures]:
+    return [run for run in rate.complete if not run.diverged]
+
+
+def _label(figures: ComparisonFigures, rate: Rate, name: str) -> str:
+    """The arm's name, with its learning rate where arms differ in that."""
+    one_rate = len({each.lr for _, _, each in figures.shown}) == 1
+    return name if one_rate else f"{name} (lr {rate.lr:g})"
 
 
 def draw_sensitivity(figures: ComparisonFigures) -> "Figure":
@@ -84,19 +122,19 @@ def draw_sensitivity(figures: ComparisonFigures) -> "Figure":
     worst_end = 0.03 if metric.goal == "max" else 0.97  # of the axis' height
     tested: list[float] = []
     for arm in figures.arms:
-        colour, style = _look(figures, arm)
+        colour, style = look(figures, arm)
         ends = ((rate.lr, run) for rate in arm.rates for run in rate.complete if not run.diverged)
         points = _points([((lr, run.final_test[metric.name]),) for lr, run in ends if metric.name in run.final_test])
         tested += _line(axes, points, figures.name(arm), colour, style, marker="o")
-        best = arm.best(metric)
+        best = figures.best(arm)
         if (height := best.test(metric).median) is not None:
             axes.plot(best.lr, height, "o", markersize=12, fillstyle="none", color=colour)
         spoilt = [rate.lr for rate in arm.rates if rate.diverged]
         axes.plot(spoilt, [worst_end] * len(spoilt), "x", color=colour, transform=axes.get_xaxis_transform())
-    _scale_metric(axes, metric, tested)
+    scale_metric(axes, metric, tested)
     axes.set(xscale="log", xlabel="learning rate (ring: best, cross: diverged)", ylabel=f"final test {metric.name}")
     _name_rates(axes, sorted({rate.lr for arm in figures.arms for rate in arm.rates}))
-    _finish(picture, [axes], figures)
+    finish(picture, [axes], figures, BANDS)
     return picture
 
 
@@ -116,6 +154,20 @@ def _points(curves: Iterable[Iterable[tuple[float, float]]]) -> Points:
     return dict(sorted(points.items()))
 
 
+def _points_by_time(curves: Sequence[Sequence[tuple[float, float]]]) -> Points:
+    """The seeds' curves put together point by point: the k-th ones of all lie at the median of their times.
+
+    Where less than half of the seeds have a k-th point the rest of them would not speak for the arm.
+    """
+    longest = max(map(len, curves), default=0)
+    points: dict[float, list[float]] = {}
+    for place in range(longest):
+        there = [curve[place] for curve in curves if len(curve) > place]
+        if 2 * len(there) >= len(curves):
+            points[statistics.median(x for x, _ in there)] = [value for _, value in there]
+    return dict(sorted(points.items()))
+
+
 def _line(axes: "Axes", points: Points, label: str, colour: str, style: str, marker: str = "") -> list[float]:
     """The median over the seeds, in a band from the least to the greatest; returns all values."""
     xs, seeds = list(points), list(points.values())
@@ -123,65 +175,3 @@ def _line(axes: "Axes", points: Points, label: str, colour: str, style: str, mar
     axes.plot(xs, medians, color=colour, linestyle=style, marker=marker, label=label)
     axes.fill_between(xs, list(map(min, seeds)), list(map(max, seeds)), color=colour, alpha=0.12, linewidth=0)
     return [value for values in seeds for value in values]
-
-
-def _look(figures: ComparisonFigures, arm: ArmRuns) -> tuple[str, str]:
-    """Colour and style of an arm: where both differ, optimizers have colours and modes have styles."""
-    optimizers = list(dict.fromkeys(each.optimizer for each in figures.arms))
-    modes = list(dict.fromkeys(each.mode for each in figures.arms))
-    if len(optimizers) == 1:
-        return f"C{modes.index(arm.mode) % 10}", STYLES[0]
-    return f"C{optimizers.index(arm.optimizer) % 10}", STYLES[modes.index(arm.mode) % len(STYLES)]
-
-
-def _scale_metric(axes: "Axes", metric: Metric, values: Sequence[float]) -> None:
-    """Accuracy by the logarithm of what is missing to 1, so that 98 and 99 % are as far apart as 80 and 90 %."""
-    if metric.name == "accuracy":
-        _scale_accuracy(axes, min(values, default=0.0), max(values, default=1.0))
-    elif values and min(values) > 0 and max(values) / min(values) > DECADE:
-        _scale_by_logarithm(axes)
-
-
-def _scale_by_logarithm(axes: "Axes") -> None:
-    """With plain numbers on it, not powers."""
-    from matplotlib.ticker import LogLocator, NullFormatter
-
-    axes.set_yscale("log")
-    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-    axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
-    axes.yaxis.set_minor_formatter(NullFormatter())
-
-
-def _scale_accuracy(axes: "Axes", low: float, high: float) -> None:
-    from matplotlib.ticker import FixedLocator, MaxNLocator, NullLocator
-
-    nines = _nines(np.array([low, high]))
-    room = max(0.06 * float(nines[1] - nines[0]), 0.02)
-    low, high = map(float, _accuracy(nines + np.array([-room, room])))
-    axes.set_yscale("function", functions=(_nines, _accuracy))
-    axes.set_ylim(low, high)
-    marks = [tick for tick in TICKS if low <= tick <= high]
-    axes.yaxis.set_major_locator(FixedLocator(marks) if len(marks) >= FEWEST_TICKS else MaxNLocator(6))
-    axes.yaxis.set_minor_locator(NullLocator())
-    axes.yaxis.set_major_formatter(lambda value, _: f"{100 * value:g} %")
-
-
-def _nines(accuracy: "NDArray[np.float64]") -> "NDArray[np.float64]":
-    """0.9 to 1, 0.99 to 2, and so on."""
-    return -np.log10(np.maximum(1 - np.asarray(accuracy), LEAST_ERROR))
-
-
-def _accuracy(nines: "NDArray[np.float64]") -> "NDArray[np.float64]":
-    """The inverse."""
-    return 1 - 10 ** -np.asarray(nines)
-
-
-def _finish(picture: "Figure", panels: "Sequence[Axes]", figures: ComparisonFigures) -> None:
-    """Grid, title, and a legend below everything, where it covers no curve."""
-    for axes in panels:
-        axes.grid(alpha=0.3)
-        axes.spines[["top", "right"]].set_visible(False)
-    bands = f"; bands: least to greatest of {len(figures.seeds)} seeds" if len(figures.seeds) > 1 else ""
-    picture.suptitle(f"{figures.title}{bands}", fontsize="medium")
-    handles, labels = panels[0].get_legend_handles_labels()
-    picture.legend(handles, labels, loc="outside lower center", ncols=min(len(labels), 3), frameon=False)

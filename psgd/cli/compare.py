@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from psgd.analysis.comparison import Budget, ComparisonFigures, Target
-from psgd.analysis.comparison_words import as_json, in_text
+from psgd.analysis.comparison_words import in_text
 from psgd.cli.building import build_trainer, usual_metric
 from psgd.cli.compare_config import MOST_EPOCHS, CompareConfig
 from psgd.cli.compare_grammar import parse_target
@@ -47,8 +47,8 @@ def run(config: CompareConfig) -> None:
             tell(f"the runs are in {comparison.out}; with --out {comparison.out} the same command keeps them")
     figures = read_figures(comparison)
     _tell_too_short(figures)
-    write_report(figures, comparison.out)
-    print(json.dumps(as_json(figures), allow_nan=False) if config.json else in_text(figures), flush=True)
+    report = write_report(figures, comparison.out)
+    print(json.dumps(report, allow_nan=False) if config.json else in_text(figures), flush=True)
     if failed:
         raise LostError(
             f"{len(failed)} of {len(tasks)} runs have failed, the last one: {list(failed.values())[-1]}; "

@@ -13,6 +13,7 @@ from typing import Any, NoReturn
 from psgd.cli.bench_config import PlaneConfig, ScaleConfig, StepConfig, ThroughputConfig
 from psgd.cli.compare_config import CompareConfig
 from psgd.cli.options import OneLineParser, parse
+from psgd.cli.report_config import ReportConfig
 from psgd.cli.simulate_config import SimulateConfig
 from psgd.cli.train_config import TrainConfig
 from psgd.cli.tune_config import TuneConfig
@@ -57,6 +58,7 @@ BENCH = {
 COMMANDS: Mapping[str, Command | Group] = {
     "train": Command("train a model on workers and parameter-server shards", TrainConfig, "psgd.cli.train"),
     "compare": Command("train with several optimizers, modes, rates and seeds", CompareConfig, "psgd.cli.compare"),
+    "report": Command("compare runs that are there already", ReportConfig, "psgd.cli.report"),
     "simulate": Command(
         "train, or only time, in virtual time among many machines", SimulateConfig, "psgd.cli.simulate"
     ),

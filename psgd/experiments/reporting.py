@@ -4,11 +4,15 @@ import json
 import logging
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
-from psgd.analysis import comparison_words as words
 from psgd.analysis.comparison import ArmRuns, ComparisonFigures, Rate
+from psgd.analysis.comparison_json import as_json
 from psgd.analysis.comparison_pictures import draw
+from psgd.analysis.comparison_words import in_markdown
+from psgd.analysis.page import write_page
 from psgd.analysis.run_figures import read_run
+from psgd.analysis.series import read_series
 from psgd.core.modes import Async, Sync
 from psgd.errors import ConfigurationError
 from psgd.experiments.arms import Arm, Comparison, Run, mode_name
@@ -48,17 +52,26 @@ def _read_arm(comparison: Comparison, arm: Arm) -> ArmRuns:
     return ArmRuns(str(arm.optimizer), mode_name(arm.scheme), tuple(rates), about)
 
 
-def write_report(figures: ComparisonFigures, out: Path) -> None:
-    """Write ``report.json``, ``table.md`` and the pictures; without matplotlib all but the pictures.
+def write_report(figures: ComparisonFigures, out: Path) -> dict[str, Any]:
+    """Write ``report.html``, ``report.json``, ``table.md`` and the pictures; without matplotlib all but the pictures.
+
+    Args:
+        out: the folder, made if it is not there.
+
+    Returns:
+        What is in ``report.json``.
 
     Raises:
         OSError: if the disk does not take it.
     """
+    out.mkdir(parents=True, exist_ok=True)
+    report = as_json(figures, out)
+    (out / REPORT_NAME).write_text(json.dumps(report, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+    write_page(report, read_series(report, out), out)
     try:
         pictures = draw(figures, out)
     except ConfigurationError as error:
         log.warning("there are no pictures: %s, and run the same again", error)
         pictures = []
-    (out / TABLE_NAME).write_text(words.in_markdown(figures, pictures), encoding="utf-8")
-    report = json.dumps(words.as_json(figures), indent=1, allow_nan=False)
-    (out / REPORT_NAME).write_text(report + "\n", encoding="utf-8")
+    (out / TABLE_NAME).write_text(in_markdown(figures, pictures), encoding="utf-8")
+    return report

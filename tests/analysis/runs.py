@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from psgd.analysis.comparison import ArmRuns, ComparisonFigures, Rate
-from psgd.analysis.run_figures import TRAIN_METRICS_NAME, Curve, RunFigures
+from psgd.analysis.iterations import Curve
+from psgd.analysis.run_figures import TRAIN_METRICS_NAME, RunFigures
 from psgd.runlog import FILE_NAME, Footer, Header, Record, encode
 from tests.records import EVALUATION, iteration
 
@@ -16,8 +17,8 @@ FIGURES: dict[str, Any] = {
     "train_loss": 0.5,
     "samples": 32,
     "steps": 4,
-    "seconds": 2.0,
-    "samples_per_s": 16.0,
+    "seconds": 20.0,
+    "samples_per_s": 1.6,
     "dropped_samples": 0,
 }
 
@@ -52,18 +53,36 @@ def losses(*values: float | None, slot: int = 0) -> list[Record]:
     return [iteration(slot=slot, step=step, loss=loss) for step, loss in enumerate(values)]
 
 
-def run_of(end: float | None, *, metric: str = "accuracy", seed: int = 0, seconds: float = 2.0) -> RunFigures:
-    """A run that ends with this value of the metric, and with 0.9 on the training set; with None, one that diverged."""
-    curve: Curve = () if end is None else ((16, 0.5), (32, end))
-    return RunFigures(
-        settings=SETTINGS | {"seed": seed},
+def run_of(
+    end: float | None,
+    *,
+    metric: str = "accuracy",
+    seed: int = 0,
+    seconds: float = 20.0,
+    before: float = 0.5,
+    settings: dict[str, Any] | None = None,
+    **changes: Any,
+) -> RunFigures:
+    """A run that ends with this value of the metric, and with 0.9 on the training set; with None, one that diverged.
+
+    It has been evaluated twice: with 0.5 before it was over, by this part of it, and at its end.
+    """
+    curve: Curve = () if end is None else ((int(32 * before), 0.5), (32, end))
+    early = seconds * before
+    run = RunFigures(
+        settings=SETTINGS | {"seed": seed} | (settings or {}),
         versions={"psgd": "0.1"},
-        figures=FIGURES | {"seconds": seconds, "train_loss": None if end is None else 0.5},
+        figures=FIGURES
+        | {"seconds": seconds, "samples_per_s": 32 / seconds, "train_loss": None if end is None else 0.5},
         test={metric: curve, "loss": curve and ((32, 0.25),)},
         final_test={} if end is None else {metric: end, "loss": 0.25},
         train_loss=((16, 1.0), (32, 0.25 if end is None else 0.5)),
         final_train={} if end is None else {metric: 0.9, "loss": 0.5},
+        test_by_time={metric: () if end is None else ((early, 0.5), (seconds, end))},
+        train_loss_by_time=((early, 1.0), (seconds, 0.5)),
+        folder=Path(f"runs/{seed}"),
     )
+    return replace(run, **changes)
 
 
 def arm_of(optimizer: str, mode: str, rates: dict[float, Sequence[float | None]], metric: str = "accuracy") -> ArmRuns:
@@ -75,9 +94,26 @@ def arm_of(optimizer: str, mode: str, rates: dict[float, Sequence[float | None]]
             Rate(lr, tuple(run_of(end, metric=metric, seed=seed) for seed, end in enumerate(ends)))
             for lr, ends in rates.items()
         ),
-        {"arm": f"{optimizer}, {mode}", "mode": mode.partition(":")[0].partition("+")[0]},
+        about_mode(optimizer, mode),
     )
 
 
-def comparison_of(*arms: ArmRuns) -> ComparisonFigures:
-    return ComparisonFigures(tuple(range(len(arms[0].rates[0].runs))), arms)
+def arm_in(mode: str, *runs: RunFigures | None) -> ArmRuns:
+    """An arm of SGD with one learning rate, and these runs."""
+    return ArmRuns("sgd", mode, (Rate(0.1, runs),), about_mode("sgd", mode))
+
+
+def about_mode(optimizer: str, mode: str) -> dict[str, Any]:
+    gate = mode.partition("/")[0]
+    _, _, staleness = gate.partition(":")
+    name, _, backups = gate.partition("+")
+    return {
+        "arm": f"{optimizer}, {mode}",
+        "mode": name.partition(":")[0],
+        "staleness": int(staleness) if staleness else None,
+        "backups": int(backups or 0),
+    }
+
+
+def comparison_of(*arms: ArmRuns, **more: Any) -> ComparisonFigures:
+    return ComparisonFigures(tuple(range(len(arms[0].rates[0].runs))), arms, **more)

@@ -1,6 +1,12 @@
+import re
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 
-from psgd.analysis.comparison import ArmRuns, Metric, Rate, Spread, judged_by
+from psgd.analysis.comparison import ArmRuns, Budget, Metric, Rate, Spread, Target, judged_by
+from psgd.errors import ConfigurationError
 from tests.analysis.runs import arm_of, comparison_of, run_of
 
 ACCURACY, RMSE = Metric("accuracy"), Metric("rmse")
@@ -57,8 +63,8 @@ def test_a_run_that_diverged_has_no_metric_whatever_its_accuracy() -> None:
 def test_runs_that_failed_are_left_out() -> None:
     rate = Rate(0.1, (run_of(0.5, seconds=1.0), None, run_of(0.75, seconds=3.0)))
     assert rate.test(ACCURACY) == Spread(0.625, 0.5, 0.75)
-    assert rate.figure("seconds") == Spread(2.0, 1.0, 3.0)
-    assert rate.train(ACCURACY) == Spread(0.9, 0.9, 0.9)
+    assert rate.spread(lambda run: run.figure("seconds")) == Spread(2.0, 1.0, 3.0)
+    assert rate.values(lambda run: run.figure("seconds")) == [1.0, None, 3.0]
 
 
 def test_arms_are_called_by_what_tells_them_apart() -> None:
@@ -77,30 +83,38 @@ def test_the_title_says_what_was_trained() -> None:
     assert comparison_of(ArmRuns("adam", "sync", (Rate(0.1, (None,)),))).title == "no run has come to its end"
 
 
-def test_notes_say_what_the_figures_are_and_are_not() -> None:
-    searched = arm_of("adam", "sync", {0.1: (0.5, 0.5), 0.2: (0.75, 0.75), 0.4: (None, 0.5)})
-    edge = arm_of("sgd", "sync", {0.1: (0.75, 0.75), 0.2: (0.5, 0.5)})
-    assert comparison_of(searched, edge).notes() == [
-        "Medians over 2 seeds, with the least and the greatest; all arms have the same seeds.",
-        "Each arm is shown at the learning rate with the best median test accuracy. That choice was made on the test "
-        "set, as there is no validation set, so it flatters arms a little.",
-        "adam, lr 0.4: 1 of 2 runs diverged (loss NaN or Inf).",
-        "sgd: the best learning rate is the lowest tried, 0.1: a lower one may be better.",
-    ]
+def test_for_a_target_the_best_rate_is_the_one_that_reaches_it_most_often_and_soonest() -> None:
+    target = Target("test_accuracy", 0.75)
+    slow, fast = (run_of(0.8, seconds=seconds) for seconds in (40.0, 10.0))
+    never = run_of(0.7, seconds=1.0)
+    arm = ArmRuns("sgd", "sync", (Rate(0.1, (slow, slow)), Rate(0.2, (fast, fast)), Rate(0.3, (never, fast))))
+    assert arm.soonest(target).lr == 0.2
+    until = comparison_of(arm, budget=Budget("target"), target=target)
+    assert until.best(arm).lr == 0.2
+    assert until.title == "2 slots of 4, until 75.00 %"
+    assert comparison_of(arm, target=target).best(arm).lr == 0.1
 
 
-def test_notes_say_when_nothing_can_be_told_of_chance_and_what_is_missing() -> None:
-    late = arm_of("adam", "async", {0.1: (0.5,)})
-    assert comparison_of(ArmRuns("adam", "sync", (Rate(0.1, (None,)),), {"mode": "sync"}), late).notes() == [
-        "One run each: how much of a difference is chance can not be told; try --seeds 3.",
-        "Asynchronous arms make one update a gradient, synchronous ones one a step: as many more as there are slots, "
-        "from the same samples.",
-        "sync, lr 0.1: 1 of 1 runs have failed, and are left out.",
-    ]
+def test_a_target_says_by_what_arms_are_judged() -> None:
+    arm = arm_of("adam", "sync", {0.1: (0.5,)})
+    assert comparison_of(arm).metric == ACCURACY
+    assert comparison_of(arm, target=Target("test_loss", 0.3)).metric == Metric("loss")
 
 
-def test_the_highest_rate_is_an_edge_too_but_not_of_an_arm_that_always_diverged() -> None:
-    arms = arm_of("adam", "sync", {0.1: (0.5,), 0.2: (0.75,)}), arm_of("sgd", "sync", {0.1: (None,), 0.2: (None,)})
-    notes = comparison_of(*arms).notes()
-    assert "adam: the best learning rate is the highest tried, 0.2: a higher one may be better." in notes
-    assert not any(note.startswith("sgd: the best") for note in notes)
+def test_a_target_of_a_metric_that_nobody_has_measured_names_those_that_there_are() -> None:
+    arm = arm_of("adam", "sync", {0.1: (0.5,)})
+    words = "target must be one of test_accuracy, test_loss, got 'test_accurcy'; did you mean accuracy?"
+    with pytest.raises(ConfigurationError, match=re.escape(words)):
+        comparison_of(arm, target=Target("test_accurcy", 0.3))
+
+
+def test_a_budget_of_seconds_is_the_length_of_the_runs() -> None:
+    arm = arm_of("adam", "sync", {0.1: (0.5,)})
+    assert comparison_of(arm, budget=Budget("seconds", 30)).title == "2 slots of 4, 30 s"
+
+
+def test_what_is_to_be_compared_can_be_said_without_numpy() -> None:
+    program = "import sys; import psgd.analysis.comparison; sys.exit({'numpy', 'torch'} & set(sys.modules) != set())"
+    root = Path(__file__).resolve().parents[2]
+    ran = subprocess.run([sys.executable, "-c", program], cwd=root, capture_output=True, text=True, timeout=60)
+    assert ran.returncode == 0, ran.stderr

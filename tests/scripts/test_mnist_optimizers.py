@@ -9,13 +9,14 @@ from scripts.mnist_optimizers import BARS, MODES, main
 
 
 def arm(name: str, median: float | None) -> dict[str, Any]:
-    return {"arm": name, "lr": 0.001, "test_accuracy": {"median": median, "low": 0.985, "high": 0.9925}}
+    accuracy = {"median": median, "low": 0.985, "high": 0.9925}
+    return {"arm": name, "lr": 0.001, "figures": {"test_accuracy": accuracy}}
 
 
 REPORT = {
     "title": "cnn on mnist, 2 slots of 32, 937 steps",
     "seeds": [0, 1, 2],
-    "arms": [arm(f"{name}, {mode}", 0.987 if mode == "sync" else None) for name in BARS for mode in MODES],
+    "modes": [arm(f"{name}, {mode}", 0.987 if mode == "sync" else None) for name in BARS for mode in MODES],
     "notes": ["Medians over 3 seeds."],
 }
 COMMAND = (

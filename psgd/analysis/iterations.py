@@ -1,0 +1,190 @@
+"""The iterations of a run as columns of numbers, and what follows from them: times, shares, lags, curves."""
+
+import math
+from array import array
+from dataclasses import dataclass
+from typing import TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from psgd.runlog import Iteration
+
+POINTS = 100
+"""Of a curve of the training loss, at most."""
+ACCEPTED = "accepted"
+
+Curve = tuple[tuple[int, float], ...]
+"""(samples drawn, value), ascending; values are finite."""
+TimeCurve = tuple[tuple[float, float], ...]
+"""(seconds since the run began, value), ascending; values are finite."""
+Floats = NDArray[np.float64]
+Number = TypeVar("Number", int, float)
+
+
+class Collector:
+    """Takes iterations one by one: of a long run, their numbers are all that is kept."""
+
+    def __init__(self) -> None:
+        self._columns = tuple(array("d") for _ in range(13))
+
+    def add(self, record: Iteration) -> None:
+        """Take the next one."""
+        values = (
+            record.time_s,
+            record.slot,
+            record.step,
+            math.nan if record.loss is None else record.loss,
+            record.samples,
+            record.status == ACCEPTED,
+            record.lag,
+            record.version,
+            record.lr[0] if record.lr else math.nan,
+            record.compute_s,
+            record.wait_s,
+            record.transfer_s,
+            record.bytes,
+        )
+        for column, value in zip(self._columns, values, strict=True):
+            column.append(value)
+
+    def columns(self) -> "Iterations":
+        """All that were taken, in the order in which they were finished."""
+        columns = [np.array(column, dtype=np.float64) for column in self._columns]
+        order = np.argsort(columns[0], kind="stable")
+        time, slot, step, loss, samples, accepted, lag, version, lr, compute, wait, transfer, moved = (
+            column[order] for column in columns
+        )
+        return Iterations(
+            time_s=time,
+            slot=slot.astype(np.int64),
+            step=step.astype(np.int64),
+            loss=loss,
+            samples=samples.astype(np.int64),
+            accepted=accepted.astype(np.bool_),
+            lag=lag.astype(np.int64),
+            version=version.astype(np.int64),
+            lr=lr,
+            compute_s=compute,
+            wait_s=wait,
+            transfer_s=transfer,
+            bytes=moved,
+        )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Iterations:
+    """A column a field of `psgd.runlog.Iteration`, a row an iteration, by time; each column is (iterations,).
+
+    Args:
+        loss: NaN where there is none.
+        lr: of the first parameter group; NaN where there is none.
+    """
+
+    time_s: Floats
+    slot: NDArray[np.int64]
+    step: NDArray[np.int64]
+    loss: Floats
+    samples: NDArray[np.int64]
+    accepted: NDArray[np.bool_]
+    lag: NDArray[np.int64]
+    version: NDArray[np.int64]
+    lr: Floats
+    compute_s: Floats
+    wait_s: Floats
+    transfer_s: Floats
+    bytes: Floats
+
+    def __len__(self) -> int:
+        return len(self.time_s)
+
+    def step_ends(self, slots: int, rounds: bool) -> Floats:
+        """When as many iterations had finished as make 1, 2, … steps, in seconds; (steps,).
+
+        In rounds a step is finished when those that it accepted have their answers: with backups, late ones of the
+        step may still come, and some never do. On arrival, any ``slots`` finished iterations are a step.
+        """
+        if not len(self):
+            return np.empty(0)
+        if not rounds:
+            return self.time_s[slots - 1 :: slots]
+        updated = np.zeros(int(self.step.max()) + 1, np.bool_)
+        updated[self.step[self.accepted]] = True
+        telling = self.accepted | ~updated[self.step]  # a step that was refused as a whole has its end, too
+        ends = np.zeros(len(updated))
+        np.maximum.at(ends, self.step[telling], self.time_s[telling])
+        return np.maximum.accumulate(ends)
+
+    def lags(self) -> dict[int, int]:
+        """Lag to the number of accepted pushes that had it, ascending."""
+        found, counts = np.unique(self.lag[self.accepted], return_counts=True)
+        return dict(zip(found.tolist(), counts.tolist(), strict=True))
+
+    def heard(self, slots: int) -> tuple[tuple[int, int], ...]:
+        """Iterations that each slot has finished, and how many of them were accepted."""
+        finished = np.bincount(self.slot, minlength=slots)
+        accepted = np.bincount(self.slot[self.accepted], minlength=slots)
+        return tuple(zip(finished.tolist(), accepted.tolist(), strict=True))
+
+    def figures(self, workers: int) -> dict[str, float]:
+        """What the log's last line does not say, or did not in older versions; without what nothing tells."""
+        if not len(self):
+            return {}
+        compute, wait, transfer = (float(part.sum()) for part in (self.compute_s, self.wait_s, self.transfer_s))
+        total, rates = compute + wait + transfer, self.lr[self.accepted]
+        rates, lags = rates[np.isfinite(rates)], self.lag[self.accepted]
+        available = workers * float(self.time_s[-1])
+        found = {"updates": float(self.version.max()), "bytes": float(self.bytes.sum())}
+        found["dropped_samples"] = float(self.samples[~self.accepted].sum())
+        if total > 0:
+            found |= {f"{name}_share": part / total for name, part in _named(compute, wait, transfer)}
+        if available > 0:
+            found["idle_share"] = min(max(1 - compute / available, 0.0), 1.0)
+        if len(lags):
+            found |= {"lag_mean": float(lags.mean()), "lag_max": float(lags.max())}
+        if len(rates):
+            found["effective_lr"] = float(rates.mean()) if np.ptp(rates) else float(rates[0])  # as it was written
+        return found if found["bytes"] else {name: value for name, value in found.items() if name != "bytes"}
+
+    def losses(self, drawn: int, budget: int | None) -> Curve:
+        """The mean loss over equally long pieces of the run, the same ones for every run of a budget.
+
+        A slot's own clock tells which piece an iteration belongs to; on arrival a fast slot runs beyond the budget's
+        steps as others stay behind them.
+
+        Args:
+            drawn: samples a step.
+            budget: steps; None or more than there are: as many as there are.
+        """
+        known = np.isfinite(self.loss)
+        if not known.any():
+            return ()
+        most = int(self.step.max()) + 1
+        steps = most if budget is None else min(budget, most)
+        pieces = min(POINTS, steps)
+        piece = np.minimum(self.step[known] * pieces // steps, pieces - 1)
+        ends = [((place + 1) * steps // pieces) * drawn for place in range(pieces)]
+        return _means(piece, self.loss[known], ends)
+
+    def losses_by_time(self, slots: int) -> TimeCurve:
+        """The mean loss over pieces of the run with equally many iterations as they finished, at least one a slot."""
+        known = np.isfinite(self.loss)
+        if not known.any():
+            return ()
+        times, count = self.time_s[known], int(known.sum())
+        pieces = max(min(POINTS, count // slots), 1)
+        firsts = np.arange(1, pieces + 1) * count // pieces
+        piece = np.searchsorted(firsts, np.arange(count), side="right")
+        return _means(piece, self.loss[known], times[firsts - 1].tolist())
+
+
+def _named(compute: float, wait: float, transfer: float) -> tuple[tuple[str, float], ...]:
+    return ("compute", compute), ("wait", wait), ("transfer", transfer)
+
+
+def _means(piece: NDArray[np.int64], values: Floats, ends: list[Number]) -> tuple[tuple[Number, float], ...]:
+    """The mean of each piece that has values, at its end."""
+    counts = np.bincount(piece, minlength=len(ends))
+    with np.errstate(invalid="ignore"):
+        means = np.bincount(piece, values, minlength=len(ends)) / counts
+    return tuple((end, float(mean)) for end, mean, count in zip(ends, means, counts, strict=True) if count)

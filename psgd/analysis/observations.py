@@ -1,0 +1,94 @@
+"""What is odd about an arm, or about all of them: nobody heard, stale gradients, bounds without effect, short runs."""
+
+from collections.abc import Sequence
+
+from psgd.analysis.comparison import ArmRuns, ComparisonFigures, Metric, Rate
+from psgd.analysis.figure import share
+from psgd.analysis.run_figures import RunFigures
+
+UNHEARD = 0.5
+"""A slot of whose iterations less is accepted than this part of what the others have is not heard as it should."""
+HIGH_LAG, HIGHEST_LAG = 8.0, 32.0
+"""Mean and greatest lag from which on gradients count as stale."""
+RISING = 0.1
+"""A curve that has gained so much of its whole gain in its last quarter has not come to its end."""
+FEWEST_POINTS = 4
+SHORT_S = 5.0
+"""Runs on real machines that are shorter tell more of how they start than of how fast they are."""
+
+
+def observe(name: str, arm: ArmRuns, rate: Rate) -> list[str]:
+    """What is odd about the runs of an arm, each as a sentence."""
+    if not rate.complete:
+        return []
+    found = [*_unheard(rate.complete), *_stale(rate.complete), *_unbound(arm, rate.complete)]
+    return [f"{name}: {each}." for each in found]
+
+
+def _unheard(runs: Sequence[RunFigures]) -> list[str]:
+    """Slots whose gradients are hardly used, by what was accepted of them in all runs."""
+    slots = min(len(run.heard) for run in runs)
+    if slots < 2:
+        return []
+    accepted = [sum(run.heard[slot][1] for run in runs) for slot in range(slots)]
+    finished = [sum(run.heard[slot][0] for run in runs) for slot in range(slots)]
+    usual = sorted(accepted)[slots // 2]
+    quiet = [slot for slot in range(slots) if accepted[slot] < UNHEARD * usual]
+    return [_quiet(slot, accepted[slot], finished[slot], sum(accepted), slots) for slot in quiet]
+
+
+def _quiet(slot: int, accepted: int, finished: int, total: int, slots: int) -> str:
+    part = f"{share(accepted / total)} of all gradients that were used are slot {slot}'s, instead of {share(1 / slots)}"
+    if accepted < finished:
+        dropped = f"{share(1 - accepted / finished)} of its own were dropped"
+        return f"{part}, as {dropped}: what it draws is hardly learned from, so the data are biased"
+    return f"{part}, as it is slow: what the others draw counts for more"
+
+
+def _stale(runs: Sequence[RunFigures]) -> list[str]:
+    mean = sum(run.measured.get("lag_mean", 0.0) for run in runs) / len(runs)
+    most = max(run.measured.get("lag_max", 0.0) for run in runs)
+    if mean < HIGH_LAG and most < HIGHEST_LAG:
+        return []
+    return [
+        f"its gradients are stale, by {mean:.1f} updates in the mean and {most:.0f} at most: a bound (async:4), "
+        "/lag-lr or a lower learning rate may help"
+    ]
+
+
+def _unbound(arm: ArmRuns, runs: Sequence[RunFigures]) -> list[str]:
+    """A bound that nobody ran into is none."""
+    bound, gaps = arm.about.get("staleness"), [run.figures.get("max_clock_gap") for run in runs]
+    if bound is None or any(gap is None for gap in gaps):
+        return []
+    widest = max(gap for gap in gaps if gap is not None)
+    if widest >= bound:
+        return []
+    return [f"its bound of {bound} made no difference: no slot ran further ahead than {widest}"]
+
+
+def too_short(figures: ComparisonFigures) -> list[str]:
+    """Why the runs may be too short, or too bare, to tell which arm is best, each as a sentence."""
+    found, metric, shown = [], figures.metric, figures.shown
+    if figures.runs() and not any(run.has_gradients for run in figures.runs()):
+        found.append("Nothing was trained, only timed: what an arm costs in accuracy can not be told.")
+    rising = [name for name, _, rate in shown if rate.complete and all(_rises(run, metric) for run in rate.complete)]
+    if rising and figures.by_target is None:
+        whose = "all arms" if len(rising) == len(shown) else ", ".join(rising)
+        found.append(f"The test {metric.name} of {whose} was still improving at the end: a longer run may tell more.")
+    times = [run.figures.get("seconds") for run in figures.runs() if not run.simulated]
+    if known := [seconds for seconds in times if seconds is not None and seconds < SHORT_S]:
+        found.append(
+            f"Runs took as little as {min(known):.1f} s: so short, they tell more of how processes start than of speed."
+        )
+    return found
+
+
+def _rises(run: RunFigures, metric: Metric) -> bool:
+    sign = 1 if metric.goal == "max" else -1
+    values = [sign * value for _, value in run.test.get(metric.name, ())]
+    if len(values) < FEWEST_POINTS:
+        return False
+    best_before = max(values[: len(values) * 3 // 4])
+    whole = max(values) - values[0]
+    return whole > 0 and max(values) - best_before > RISING * whole

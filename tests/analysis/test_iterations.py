@@ -1,0 +1,103 @@
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+
+from psgd.analysis.iterations import POINTS, Collector, Iterations
+from tests.records import iteration
+
+
+def columns(*changes: dict[str, Any]) -> Iterations:
+    collector = Collector()
+    for each in changes:
+        collector.add(iteration(**each))
+    return collector.columns()
+
+
+def at(times: Sequence[float], **changes: Any) -> list[dict[str, Any]]:
+    return [{"time_s": time, "step": step, **changes} for step, time in enumerate(times)]
+
+
+def test_on_arrival_as_many_iterations_as_slots_are_a_step_whoever_made_them() -> None:
+    found = columns(*at([1.0, 2.0, 4.0]), *at([3.0, 5.0], slot=1))
+    assert found.step_ends(2, rounds=False).tolist() == [2.0, 4.0]
+
+
+def test_in_rounds_a_step_ends_with_the_last_answer_that_it_took_in() -> None:
+    found = columns(*at([1.0, 3.0]), *at([1.5, 2.5], slot=1), *at([2.0, 9.0], slot=2, status="late", lr=()))
+    assert found.step_ends(3, rounds=True).tolist() == [1.5, 3.0]
+
+
+def test_a_round_that_was_refused_as_a_whole_has_its_end_too() -> None:
+    found = columns(*at([1.0], status="nonfinite"), *at([1.5], slot=1, status="nonfinite"), {"time_s": 2.0, "step": 1})
+    assert found.step_ends(2, rounds=True).tolist() == [1.5, 2.0]
+
+
+def test_a_slot_that_backups_leave_behind_does_not_move_the_ends() -> None:
+    quick = [each for slot in (0, 1) for each in at([1.0, 2.0, 3.0], slot=slot)]
+    found = columns(*quick, {"time_s": 2.5, "step": 1, "slot": 2, "status": "late"})
+    assert found.step_ends(3, rounds=True).tolist() == [1.0, 2.0, 3.0]
+
+
+def test_shares_are_of_all_slots_time() -> None:
+    found = columns({"compute_s": 1.0, "wait_s": 2.0, "transfer_s": 1.0}, {"compute_s": 3.0, "wait_s": 1.0, "slot": 1})
+    figures = found.figures(workers=2)
+    assert [figures[f"{name}_share"] for name in ("compute", "wait", "transfer")] == [0.5, 0.375, 0.125]
+
+
+def test_idle_is_the_workers_time_without_computing() -> None:
+    found = columns({"compute_s": 1.0, "time_s": 2.0}, {"compute_s": 2.0, "time_s": 4.0, "slot": 1})
+    assert found.figures(workers=2)["idle_share"] == 0.625
+
+
+def test_lag_and_learning_rate_are_those_of_accepted_pushes() -> None:
+    found = columns(
+        {"lag": 0, "lr": (0.1, 0.7)},
+        {"lag": 2, "lr": (0.05, 0.7)},
+        {"lag": 9, "status": "late", "lr": ()},
+        {"lag": 2, "lr": ()},
+    )
+    figures = found.figures(workers=1)
+    assert found.lags() == {0: 1, 2: 2}
+    assert figures["lag_mean"] == pytest.approx(4 / 3)
+    assert figures["lag_max"] == 2.0
+    assert figures["effective_lr"] == pytest.approx(0.075)
+
+
+def test_updates_dropped_samples_and_bytes_are_counted() -> None:
+    found = columns({"version": 1, "bytes": 10}, {"version": 3, "bytes": 20, "status": "late"})
+    figures = found.figures(workers=1)
+    assert (figures["updates"], figures["dropped_samples"], figures["bytes"]) == (3.0, 4.0, 30.0)
+    assert found.heard(3) == ((2, 1), (0, 0), (0, 0))
+
+
+def test_older_logs_know_no_bytes_and_a_log_without_iterations_knows_nothing() -> None:
+    assert "bytes" not in columns({}).figures(workers=1)
+    assert columns().figures(workers=1) == {}
+    assert columns().step_ends(2, rounds=True).tolist() == []
+    assert columns().lags() == {}
+    assert columns().losses(8, 4) == columns().losses_by_time(2) == ()
+
+
+def test_the_loss_by_time_is_of_pieces_with_an_iteration_of_each_slot() -> None:
+    found = columns(
+        {"time_s": 1.0, "loss": 3.0},
+        {"time_s": 2.0, "loss": 1.0},
+        {"time_s": 4.0, "loss": math.nan},
+        {"time_s": 6.0, "loss": 0.5},
+    )
+    assert found.losses_by_time(slots=2) == ((6.0, 1.5),)
+    assert found.losses_by_time(slots=1) == ((1.0, 3.0), (2.0, 1.0), (6.0, 0.5))
+
+
+def test_a_long_loss_curve_by_time_has_as_many_points_as_any() -> None:
+    found = columns(*({"time_s": float(n), "loss": 1.0} for n in range(3 * POINTS)))
+    curve = found.losses_by_time(slots=2)
+    assert len(curve) == POINTS
+    assert (curve[0][0], curve[-1][0]) == (2.0, 3 * POINTS - 1.0)
+
+
+def test_a_budget_that_the_run_did_not_use_up_does_not_thin_the_curve() -> None:
+    found = columns(*({"step": step, "loss": 1.0} for step in range(4)))
+    assert [samples for samples, _ in found.losses(8, budget=1_000_000)] == [8, 16, 24, 32]

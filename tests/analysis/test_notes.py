@@ -1,0 +1,69 @@
+from typing import Any
+
+from psgd.analysis.comparison import ArmRuns, Budget, ComparisonFigures, Rate, Target
+from psgd.analysis.notes import notes
+from psgd.analysis.pairs import compare_arms
+from psgd.analysis.recommendation import Recommendation, recommend
+from tests.analysis.runs import arm_in, arm_of, comparison_of, run_of
+
+SILENT = Recommendation(None, (), "")
+
+
+def noted(*arms: ArmRuns, **more: Any) -> list[str]:
+    return notes(comparison_of(*arms, **more), SILENT)
+
+
+def test_notes_say_what_the_figures_are_and_are_not() -> None:
+    searched = arm_of("adam", "sync", {0.1: (0.5, 0.5), 0.2: (0.75, 0.75), 0.4: (None, 0.5)})
+    edge = arm_of("sgd", "sync", {0.1: (0.75, 0.75), 0.2: (0.5, 0.5)})
+    assert noted(searched, edge) == [
+        "Medians over 2 seeds, with the least and the greatest; all arms have the same seeds.",
+        "Each arm is shown at the learning rate with the best median test accuracy. That choice was made on the test "
+        "set, as there is no validation set, so it flatters arms a little.",
+        "adam, lr 0.4: 1 of 2 runs diverged (loss NaN or Inf).",
+        "sgd: the best learning rate is the lowest tried, 0.1: a lower one may be better.",
+    ]
+
+
+def test_notes_say_when_nothing_can_be_told_of_chance_and_what_is_missing() -> None:
+    late = arm_of("adam", "async", {0.1: (0.5,)})
+    assert noted(ArmRuns("adam", "sync", (Rate(0.1, (None,)),), {"mode": "sync"}), late) == [
+        "One run each: how much of a difference is chance can not be told; try --seeds 3.",
+        "Asynchronous arms make one update a gradient, synchronous ones one a step: as many more as there are slots, "
+        "from the same samples.",
+        "sync, lr 0.1: 1 of 1 runs have failed or were not made, and are left out.",
+    ]
+
+
+def test_the_highest_rate_is_an_edge_too_but_not_of_an_arm_that_always_diverged() -> None:
+    arms = arm_of("adam", "sync", {0.1: (0.5,), 0.2: (0.75,)}), arm_of("sgd", "sync", {0.1: (None,), 0.2: (None,)})
+    found = noted(*arms)
+    assert "adam: the best learning rate is the highest tried, 0.2: a higher one may be better." in found
+    assert not any(note.startswith("sgd: the best") for note in found)
+
+
+def test_a_target_says_how_exactly_it_is_timed_and_how_rates_were_chosen() -> None:
+    arm = arm_of("adam", "sync", {0.1: (0.5,), 0.2: (0.75,), 0.4: (0.5,)})
+    found = noted(arm, budget=Budget("target"), target=Target("test_accuracy", 0.7))
+    assert found[1:] == [
+        "Each arm is shown at the learning rate with which most runs reach the target, and soonest.",
+        "The target counts as reached at the first evaluation that meets it: samples and seconds to it are known to "
+        "within the distance of two evaluations, which intervals allow for. Seconds are those until the steps before "
+        "it had finished.",
+    ]
+
+
+def test_conditions_that_differ_are_said_and_remarks_passed_on() -> None:
+    arms = arm_in("sync", run_of(0.5)), arm_in("async", run_of(0.5, settings={"wire": "bf16"}))
+    found = noted(*arms, remarks=("Left out: one.",))
+    assert found[1:3] == ["Left out: one.", "Not equal: wire differs: sync null; async bf16."]
+
+
+def test_what_the_advice_warns_of_is_not_said_twice() -> None:
+    arms = arm_in("sync", run_of(0.5, seconds=1.0)), arm_in("async", run_of(0.5, seconds=2.0))
+    figures: ComparisonFigures = comparison_of(*arms)
+    words = "Runs took as little as 1.0 s: so short, they tell more of how processes start than of speed."
+    advice = recommend(figures, compare_arms(figures))
+    assert f"Beware: {words}" in advice.reasons
+    assert words in notes(figures, SILENT)
+    assert words not in notes(figures, advice)

@@ -1,0 +1,120 @@
+from typing import Any
+
+from psgd.analysis.comparison import ArmRuns, Budget, Target
+from psgd.analysis.pairs import compare_arms
+from psgd.analysis.recommendation import Recommendation, recommend
+from tests.analysis.runs import arm_in, comparison_of, run_of
+
+TARGET = Target("test_accuracy", 0.85)
+UNTIL: dict[str, Any] = {"budget": Budget("target"), "target": TARGET}
+
+
+def arm(
+    mode: str, seconds: tuple[float, ...], ends: tuple[float | None, ...] = (0.85, 0.85, 0.85), **changes: Any
+) -> ArmRuns:
+    runs = (
+        run_of(end, seed=s, seconds=each, before=0.99, **changes)
+        for s, (each, end) in enumerate(zip(seconds, ends, strict=False))
+    )
+    return arm_in(mode, *runs)
+
+
+def advice(*arms: ArmRuns, **more: Any) -> Recommendation:
+    figures = comparison_of(*arms, **more)
+    return recommend(figures, compare_arms(figures))
+
+
+SLOW, FAST = (18.0, 19.0, 20.0), (10.0, 10.5, 11.2)
+GOOD, BAD = (0.90, 0.92, 0.91), (0.80, 0.83, 0.80)
+
+
+def test_for_a_target_it_is_who_reaches_it_first() -> None:
+    found = advice(arm("sync", SLOW), arm("async", FAST), **UNTIL)
+    assert found.mode == "async"
+    assert found.reasons[0] == "async reaches 85.00 % 1.8× sooner than sync (95 % CI 1.77–1.83×)."
+    assert found.words.startswith("Take async. async reaches 85.00 % 1.8× sooner")
+
+
+def test_for_a_budget_of_samples_the_end_counts_more_than_the_speed() -> None:
+    found = advice(arm("sync", SLOW, GOOD), arm("async", FAST, BAD))
+    assert found.mode == "sync"
+    assert found.reasons == ("sync ends 10.00 points above async in test accuracy (95 % CI 7.52 to 12.48).",)
+
+
+def test_where_ends_can_not_be_told_apart_the_target_decides_then_the_speed() -> None:
+    by_target = advice(arm("sync", SLOW, GOOD), arm("async", FAST, (0.92, 0.90, 0.94)), target=TARGET)
+    assert by_target.mode == "async"
+    assert by_target.reasons[:2] == (
+        "No difference can be told in test accuracy.",
+        "async reaches 85.00 % 1.8× sooner than sync (95 % CI 1.77–1.83×).",
+    )
+    by_speed = advice(arm("sync", SLOW), arm("async", FAST))
+    assert by_speed.mode == "async"
+    assert by_speed.reasons[1] == "async makes 1.8× the samples/s of sync (95 % CI 1.77–1.83×)."
+
+
+def test_where_nothing_can_be_told_it_is_sync_and_why() -> None:
+    found = advice(arm("async", (18.0, 15.0, 24.0)), arm("sync+1", SLOW), arm("sync", SLOW))
+    assert found.mode == "sync"
+    assert found.reasons == (
+        "No difference can be told in test accuracy.",
+        "No difference can be told in samples/s.",
+        "sync can not be told from async, sync+1, and is the simplest, whose runs can be repeated to the bit; more "
+        "seeds may tell more.",
+    )
+
+
+def test_one_run_each_tells_nothing_however_far_they_are_apart() -> None:
+    found = advice(arm("async", (1.0,)), arm("sync", (20.0,)), **UNTIL)
+    assert found.mode == "sync"
+    assert found.reasons[0] == (
+        "With one run each nothing can be told, so it is the simplest, whose runs can be repeated to the bit."
+    )
+
+
+def test_of_arms_that_beat_the_others_the_simplest_is_taken() -> None:
+    found = advice(arm("sync", SLOW), arm("async", FAST), arm("async:4", (10.1, 10.4, 11.3)), **UNTIL)
+    assert found.mode == "async:4"
+    assert found.reasons[-1] == "async:4 can not be told from async, and is the simplest of them."
+
+
+def test_what_reaches_the_target_every_time_wins_over_what_does_not() -> None:
+    found = advice(arm("sync", SLOW, (0.85, 0.5, 0.85)), arm("async", (30.0, 31.0, 29.0)), **UNTIL)
+    assert found.mode == "async"
+    assert found.reasons[0] == "sync has reached 85.00 % in 2 of 3 runs."
+    nobody = advice(
+        arm("sync", SLOW, GOOD), arm("async", FAST, BAD), budget=Budget("target"), target=Target("test_accuracy", 0.99)
+    )
+    assert nobody.mode == "sync"
+    assert nobody.reasons[0] == "No arm has reached 99.00 % in all of its runs."
+
+
+def test_an_arm_that_diverged_is_not_recommended() -> None:
+    found = advice(arm("sync", SLOW), arm("async", FAST, (0.99, None, 0.99)))
+    assert found.mode == "sync"
+    assert found.reasons[0] == "Runs of async have diverged."
+    everybody = advice(arm("sync", SLOW, (None,) * 3), arm("async", FAST, (None,) * 3))
+    assert (everybody.mode, everybody.reasons[0]) == ("async", "Runs of all arms have diverged.")
+
+
+def test_a_price_in_accuracy_is_a_warning() -> None:
+    reached = tuple(
+        run_of(end, seed=s, seconds=each, test={"accuracy": ((16, 0.9), (32, end))})
+        for s, (each, end) in enumerate(zip(FAST, BAD, strict=True))
+    )
+    found = advice(arm("sync", SLOW, GOOD), arm_in("async", *reached), **UNTIL)
+    assert found.mode == "async"
+    assert found.reasons[-1] == "Beware: sync ends 10.00 points above async in test accuracy (95 % CI 7.52 to 12.48)."
+
+
+def test_what_is_odd_about_the_choice_is_a_warning() -> None:
+    found = advice(arm("sync", SLOW), arm("sync+1", FAST, heard=((4, 4), (4, 0))), **UNTIL)
+    assert found.mode == "sync+1"
+    assert found.reasons[-1].startswith(
+        "Beware: sync+1: 0 % of all gradients that were used are slot 1's, instead of 50 %"
+    )
+
+
+def test_with_one_arm_there_is_nothing_to_choose() -> None:
+    assert advice(arm("sync", SLOW)) == Recommendation(None, (), "There are no two arms to choose from.")
+    assert advice(arm("sync", SLOW), arm_in("async", None, None, None)).mode is None
