@@ -46,6 +46,14 @@ def sentence(pair: Pair) -> str:
     return _told(pair, advantage, pair.better, pair.other(pair.better))
 
 
+def suspicion(pair: Pair) -> str:
+    """What a comparison that leans to one arm gives reason to expect, without a full stop."""
+    if pair.advantage is None or pair.better is None:
+        return sentence(pair)
+    worse, evidence = pair.other(pair.better), _evidence(pair, pair.advantage)
+    return f"{worse} is likely to be worse than {pair.better} in {topic(pair.contest)} ({evidence})"
+
+
 def sentences(pairs: Sequence[Pair]) -> str:
     """The same of several comparisons in one figure that all tell of one arm that it is better."""
     first, *others = pairs

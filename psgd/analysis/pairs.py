@@ -114,6 +114,11 @@ class Pair:
         """Whether both have the very same value with every seed."""
         return self.estimate is not None and self.better is None and self.ci == (self.estimate.mean,) * 2
 
+    @property
+    def leans(self) -> bool:
+        """Whether its own interval holds no equality, though among so many comparisons that may be chance."""
+        return not self.told and self.ci is not None and self.better is not None and not self.may_be_equal
+
     def worse(self, name: str) -> bool:
         """Whether this arm is told to be worse than the other."""
         return self.told and name in (self.a, self.b) and self.better == self.other(name)

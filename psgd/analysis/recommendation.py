@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from psgd.analysis.comparison import ArmRuns, ComparisonFigures, Rate, Target
 from psgd.analysis.figure import SAMPLES_PER_S, SECONDS_TO_TARGET, of_metric
 from psgd.analysis.observations import observe, too_short
-from psgd.analysis.pair_words import sentence, sentences, topic
+from psgd.analysis.pair_words import sentence, sentences, suspicion, topic
 from psgd.analysis.pairs import Pair
 
 WHY_SIMPLE = {
@@ -65,7 +65,8 @@ def recommend(figures: ComparisonFigures, pairs: Sequence[Pair]) -> Recommendati
     """Choose by the kind of budget.
 
     A target: who reaches it first; else: whose final test metric is the best, then who reaches the target first. Where
-    no difference can be told: the one with the most samples/s, and of equals the simplest.
+    no difference can be told: the one with the most samples/s, and of equals the simplest. In the final test metric an
+    arm is out already when it is likely to be worse: nobody should take a loss for granted because it is not proven.
 
     Args:
         pairs: of all arms, as `psgd.analysis.pairs.compare_arms` makes them.
@@ -99,14 +100,14 @@ def _choose(
     figures: ComparisonFigures, candidates: list[Candidate], pairs: Sequence[Pair], reasons: list[str]
 ) -> Candidate:
     """One figure after another leaves those that are not told to be worse; adds why."""
-    told, stages = False, list[tuple[str, list[Pair]]]()
+    told, stages, end = False, list[tuple[str, list[Pair]]](), of_metric(figures.metric, "test").name
     for figure in _order(figures):
         if figure == SECONDS_TO_TARGET and figures.target is not None:
             sure = _reliable(candidates, figures.target, reasons)
             candidates, told = sure, told or len(sure) < len(candidates)
         names = [each.name for each in candidates]
         among = [pair for pair in pairs if pair.contest.figure.name == figure and {pair.a, pair.b} <= {*names}]
-        won = [pair for pair in among if pair.told]
+        won = [pair for pair in among if pair.told or (figure == end and pair.leans)]
         beaten = {pair.other(pair.better) for pair in won if pair.better is not None}
         if among and len(beaten) < len(names):  # in a circle everybody is beaten, which tells nothing
             candidates, told = [each for each in candidates if each.name not in beaten], told or bool(beaten)
@@ -126,10 +127,11 @@ def _why(what: str, won: Sequence[Pair], chosen: str) -> list[str]:
     if not won:
         return [f"No difference can be told in {what}"]
     beaten = dict.fromkeys(pair.other(pair.better) for pair in won if pair.better is not None)
-    against = [[pair for pair in won if pair.worse(name)] for name in beaten]
-    telling = [min(pairs, key=lambda pair: pair.better != chosen) for pairs in against]
-    own = [pair for pair in telling if pair.better == chosen]
-    return [*([sentences(own)] if own else []), *(sentence(pair) for pair in telling if pair not in own)]
+    against = [[pair for pair in won if name in (pair.a, pair.b) and pair.better != name] for name in beaten]
+    telling = [min(pairs, key=lambda pair: (not pair.told, pair.better != chosen)) for pairs in against]
+    own = [pair for pair in telling if pair.better == chosen and pair.told]
+    rest = [sentence(pair) if pair.told else suspicion(pair) for pair in telling if pair not in own]
+    return [*([sentences(own)] if own else []), *rest]
 
 
 def _order(figures: ComparisonFigures) -> tuple[str, ...]:

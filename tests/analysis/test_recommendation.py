@@ -53,6 +53,18 @@ def test_where_ends_can_not_be_told_apart_the_target_decides_then_the_speed() ->
     assert by_speed.reasons[1] == "async makes 1.8× the samples/s of sync (95 % CI 1.77–1.83×)."
 
 
+def test_an_arm_that_is_likely_to_end_worse_is_not_taken_for_its_speed() -> None:
+    """Four arms make six comparisons, so that Holm's correction leaves the fast one's loss unproven."""
+    others = [
+        arm("sync", SLOW, GOOD),
+        arm("sync+1", SLOW, (0.92, 0.90, 0.91)),
+        arm("async:4", SLOW, (0.91, 0.91, 0.92)),
+    ]
+    found = advice(*others, arm("async", FAST, (0.83, 0.86, 0.80)))
+    assert found.mode != "async"
+    assert any("async is likely to be worse than" in reason for reason in found.reasons)
+
+
 def test_where_nothing_can_be_told_it_is_sync_and_why() -> None:
     found = advice(arm("async", (18.0, 15.0, 24.0)), arm("sync+1", SLOW), arm("sync", SLOW))
     assert found.mode == "sync"
