@@ -21,6 +21,7 @@ if TYPE_CHECKING:
         RunEnded,
     )
     from psgd.result import Result
+    from psgd.simulation.world import World
     from psgd.trainer import Trainer
     from psgd.training.callbacks import Callback, LearningRateMonitor, LearningRateScheduler
     from psgd.training.groups import param_groups, undecayed
@@ -64,6 +65,7 @@ _HOMES = {
     "Straggler": "psgd.config",
     "Sync": "psgd.core.modes",
     "Trainer": "psgd.trainer",
+    "World": "psgd.simulation.world",
     "as_trainable": "psgd.tuning.trainable",
     "batches": "psgd.worker.session",
     "loss": "psgd.training.losses",
@@ -107,6 +109,7 @@ __all__ = [
     "Straggler",
     "Sync",
     "Trainer",
+    "World",
     "as_trainable",
     "batches",
     "loss",
