@@ -27,8 +27,8 @@ from psgd.core.ids import LEAD, Boundary, Shard, Step
 from psgd.core.messages import Settle
 from psgd.errors import ConfigurationError, InternalError
 from psgd.runlog import Record, Timed
+from psgd.shard.build import build_shard
 from psgd.shard.shard import ParameterShard
-from psgd.shard.state import ShardState
 from psgd.training.policies import Policies
 from psgd.training.threads import torch_threads
 from psgd.transport.attachment import attach
@@ -36,7 +36,6 @@ from psgd.transport.base import Endpoint
 from psgd.transport.flat import allocate, pack
 from psgd.transport.memory import MemoryConnection, MemoryPeerLink
 from psgd.transport.state import ask, load_state
-from psgd.transport.wire_format import WireFormat
 from psgd.worker.build import build_worker, device_for
 from psgd.worker.evaluator import Evaluator
 from psgd.worker.loop import Worker
@@ -105,14 +104,8 @@ class _Process:
         job = self._job
         endpoints: dict[int, Endpoint] = {}
         shards = [
-            ParameterShard(
-                job.rules,
-                Shard(k),
-                ShardState.of(job, Shard(k), allocate(part.bytes), cores=1),
-                WireFormat(job.layout, part, job.wire),
-                MemoryPeerLink(endpoints),
-                self._reached,
-                time.monotonic,
+            build_shard(
+                job, Shard(k), allocate(part.bytes), 1, MemoryPeerLink(endpoints), self._reached, time.monotonic
             )
             for k, part in enumerate(job.parts())
         ]

@@ -14,13 +14,11 @@ from psgd.core.ids import Boundary, Shard, Slot, Step
 from psgd.core.membership import Membership
 from psgd.core.messages import PeerMessage
 from psgd.runlog import Notice, Timed
+from psgd.shard.build import build_shard
 from psgd.shard.queue import ThreadedQueue
-from psgd.shard.shard import ParameterShard
-from psgd.shard.state import ShardState
 from psgd.transport.base import PeerLink
 from psgd.transport.key import JobKey
 from psgd.transport.planes import Peers, ShardAddress, ShardDoors, connect, reach
-from psgd.transport.wire_format import WireFormat
 from psgd.worker.build import build_worker, device_for
 from psgd.worker.evaluator import Evaluated, Evaluator
 from psgd.worker.session import Session, run_own_loop
@@ -73,12 +71,10 @@ class ShardHost:
         """
         job, shard = self._job, self._shard
         torch.set_num_threads(job.training.threads)
-        part = job.parts()[shard]
-        self._doors = ShardDoors(job, part, self._key, self._listen_on())
-        state = ShardState.of(job, shard, self._doors.memory, len(os.sched_getaffinity(0)))
-        wire = WireFormat(job.layout, part, job.wire)
+        self._doors = ShardDoors(job, job.parts()[shard], self._key, self._listen_on())
+        cores = len(os.sched_getaffinity(0))
         self._queue = ThreadedQueue(
-            ParameterShard(job.rules, shard, state, wire, self._peers, self._reached, time.monotonic)
+            build_shard(job, shard, self._doors.memory, cores, self._peers, self._reached, time.monotonic)
         )
         return self._doors.open(self._queue)
 

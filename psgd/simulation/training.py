@@ -12,8 +12,8 @@ from psgd.core.ids import Boundary, Shard
 from psgd.core.membership import Membership
 from psgd.errors import InternalError
 from psgd.runlog import Record, Timed
+from psgd.shard.build import build_shard
 from psgd.shard.shard import OnBoundary, ParameterShard
-from psgd.shard.state import ShardState
 from psgd.simulation.agenda import Agenda
 from psgd.simulation.cluster import SURVIVES_ALL, VirtualCluster
 from psgd.simulation.compute_times import ComputeTimes
@@ -25,7 +25,6 @@ from psgd.transport.base import Connection, PeerLink
 from psgd.transport.flat import allocate, pack
 from psgd.transport.memory import MemoryConnection
 from psgd.transport.state import load_state
-from psgd.transport.wire_format import WireFormat
 from psgd.worker.build import build_worker
 from psgd.worker.evaluator import Evaluator
 from psgd.worker.loop import Pace, Worker
@@ -102,10 +101,8 @@ class _Training:
         return read_outcome(self._job, self._connections, seconds, self._coordinator.stopped_early)
 
     def _make_shard(self, shard: Shard, peers: PeerLink, on_boundary: OnBoundary) -> ParameterShard:
-        job, part = self._job, self._job.parts()[shard]
-        state = ShardState.of(job, shard, allocate(part.bytes), cores=1)
-        wire = WireFormat(job.layout, part, job.wire)
-        return ParameterShard(job.rules, shard, state, wire, peers, on_boundary, self._agenda.time)
+        memory = allocate(self._job.parts()[shard].bytes)
+        return build_shard(self._job, shard, memory, 1, peers, on_boundary, self._agenda.time)
 
     def _hire(
         self, number: int, membership: Membership, connections: Sequence[Connection], pace: Pace
