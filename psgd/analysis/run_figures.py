@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -150,7 +150,7 @@ def read_run(folder: Path) -> RunFigures | None:
     )
 
 
-def samples_per_step(settings: dict[str, Any]) -> int:
+def samples_per_step(settings: Mapping[str, Any]) -> int:
     """How many samples the slots draw for one step, by the log's header: a mini-batch each, or several local steps.
 
     Example:

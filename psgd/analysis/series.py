@@ -1,18 +1,16 @@
 """What the report's pictures are made of: curves, lags and a window of every slot's time, one pass over each log."""
 
 import math
-from bisect import bisect_right
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import accumulate
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from psgd.core.messages import Status
+from psgd.analysis.iterations import Collector, Iterations
+from psgd.analysis.run_figures import samples_per_step
 from psgd.runlog import FILE_NAME, Evaluation, Footer, Header, Iteration, read
 
 MOST_POINTS = 150
@@ -156,14 +154,14 @@ def read_run_series(log: Path) -> RunSeries:
     Raises:
         DataError: if there is no log, or a line is no record.
     """
-    iterations: list[Iteration] = []
+    collector = Collector()
     evaluations: list[Evaluation] = []
     settings: Mapping[str, Any] = {}
     seconds: float | None = None
     for record in read(log):
         match record:
             case Iteration():
-                iterations.append(record)
+                collector.add(record)
             case Evaluation():
                 evaluations.append(record)
             case Header():
@@ -172,78 +170,45 @@ def read_run_series(log: Path) -> RunSeries:
                 seconds = record.figures.get("seconds")
             case _:
                 pass
-    return _series(iterations, evaluations, settings, seconds)
+    return _series(collector.columns(), evaluations, settings, seconds)
 
 
 def _series(
-    iterations: list[Iteration], evaluations: list[Evaluation], settings: Mapping[str, Any], seconds: float | None
+    iterations: Iterations, evaluations: list[Evaluation], settings: Mapping[str, Any], seconds: float | None
 ) -> RunSeries:
-    iterations.sort(key=lambda each: each.time_s)  # workers are heard of in turns
-    slots = settings.get("slots") or len({each.slot for each in iterations})
-    seconds = seconds or max((each.time_s for each in iterations), default=0.0)
+    slots = settings.get("slots") or len(np.unique(iterations.slot))
+    seconds = seconds or (float(iterations.time_s[-1]) if len(iterations) else 0.0)
     order = ASYNC_ORDER if settings.get("mode") == "async" else SYNC_ORDER
-    accepted = [each for each in iterations if each.status == Status.ACCEPTED]
+    used = np.where(iterations.accepted, iterations.lr, np.nan)  # a push that made no update has no learning rate
     return RunSeries(
         settings=settings,
         seconds=seconds,
         test=_test_curves(evaluations, iterations, settings, slots),
-        train_loss=_means(iterations, [each.loss for each in iterations], slots),
-        lr=_means(iterations, [_lr(each) for each in iterations], slots),
-        lags=dict(sorted(Counter(each.lag for each in accepted).items())),
+        train_loss=_means(iterations, iterations.loss, slots),
+        lr=_means(iterations, used, slots),
+        lags=iterations.lags(),
         throughput=_throughput(iterations, seconds, slots),
-        timeline=_timeline(iterations, slots, order) if iterations else None,
+        timeline=_timeline(iterations, slots, order) if len(iterations) else None,
     )
-
-
-def _lr(iteration: Iteration) -> float | None:
-    """Of an update; a push that made none has no learning rate."""
-    return iteration.lr[0] if iteration.lr and iteration.status == Status.ACCEPTED else None
 
 
 # ------------------------------------------------------------------ curves
 
 
 def _test_curves(
-    evaluations: Sequence[Evaluation], iterations: Sequence[Iteration], settings: Mapping[str, Any], slots: int
+    evaluations: Sequence[Evaluation], iterations: Iterations, settings: Mapping[str, Any], slots: int
 ) -> dict[str, Curve]:
     """Thinned to `MOST_POINTS`, the last one kept; a point stands where the steps before the evaluation had ended."""
-    ends = _step_ends(iterations, slots, rounds=settings.get("mode") != "async")
+    ends = iterations.step_ends(slots, rounds=settings.get("mode") != "async")
     shown = _thin(evaluations)
-    seconds = tuple(ends[min(max(each.step, 1), len(ends)) - 1] if ends else each.time_s for each in shown)
-    drawn_a_step = _drawn_a_step(settings)
-    if drawn_a_step:
-        samples = tuple(float(each.step * drawn_a_step) for each in shown)
-    else:
-        samples = _drawn_until(iterations, seconds)
+    seconds = tuple(float(ends[min(max(each.step, 1), len(ends)) - 1]) if len(ends) else each.time_s for each in shown)
+    if settings.get("slots") and settings.get("batch_size"):
+        samples = tuple(float(each.step * samples_per_step(settings)) for each in shown)
+    else:  # an own loop's batches are as large as it likes
+        drawn = np.concatenate([[0], np.cumsum(iterations.samples)])
+        samples = _floats(drawn[np.searchsorted(iterations.time_s, seconds, side="right")])
     names = sorted({name for each in evaluations for name in each.metrics})
     return {name: Curve(samples, seconds, tuple(_finite(each.metrics.get(name)) for each in shown)) for name in names}
-
-
-def _step_ends(iterations: Sequence[Iteration], slots: int, rounds: bool) -> list[float]:
-    """When as many iterations had ended as make 1, 2, … steps.
-
-    In rounds those count that the step accepted: late ones may come long after. On arrival any ``slots`` ones do.
-    """
-    if not rounds:
-        return [each.time_s for each in iterations[slots - 1 :: slots]]
-    updated = {each.step for each in iterations if each.status == Status.ACCEPTED}
-    ends: dict[int, float] = {}
-    for each in iterations:
-        if each.status == Status.ACCEPTED or each.step not in updated:
-            ends[each.step] = each.time_s
-    return list(accumulate((ends.get(step, 0.0) for step in range(max(ends, default=-1) + 1)), max))
-
-
-def _drawn_a_step(settings: Mapping[str, Any]) -> int | None:
-    """Samples that the slots draw for a step: a mini-batch each, or one for each local step; own loops do not say."""
-    slots, batch, local = (settings.get(key) for key in ("slots", "batch_size", "local_steps"))
-    return slots * batch * (local["steps"] if local else 1) if slots and batch else None
-
-
-def _drawn_until(iterations: Sequence[Iteration], seconds: Sequence[float]) -> tuple[float, ...]:
-    drawn = [0, *accumulate(each.samples for each in iterations)]
-    times = [each.time_s for each in iterations]
-    return tuple(float(drawn[bisect_right(times, each)]) for each in seconds)
 
 
 def _thin(evaluations: Sequence[Evaluation]) -> Sequence[Evaluation]:
@@ -252,88 +217,80 @@ def _thin(evaluations: Sequence[Evaluation]) -> Sequence[Evaluation]:
     return [evaluations[int(index)] for index in np.linspace(0, len(evaluations) - 1, MOST_POINTS)]
 
 
-def _means(iterations: Sequence[Iteration], values: Sequence[float | None], slots: int) -> Curve:
+def _means(iterations: Iterations, values: Numbers, slots: int) -> Curve:
     """Means over equally many iterations, at least one of each slot on average; points stand where a part ends.
 
     What comes after the last number is NaN or Inf; gaps before it (pushes that were refused) are left out of the means.
     """
-    parts = min(MOST_POINTS, len(iterations) // max(slots, 1)) or min(1, len(iterations))
+    count = len(iterations)
+    parts = min(MOST_POINTS, count // max(slots, 1)) or min(1, count)
     if not parts:
         return Curve()
-    ends = [(part + 1) * len(iterations) // parts for part in range(parts)]
-    drawn = np.cumsum([each.samples for each in iterations])
+    ends = [(part + 1) * count // parts for part in range(parts)]
+    drawn = np.cumsum(iterations.samples)
     means = [_mean(values[begin:end]) for begin, end in zip([0, *ends], ends, strict=False)]
-    curve = Curve(
-        tuple(float(drawn[end - 1]) for end in ends), tuple(iterations[end - 1].time_s for end in ends), tuple(means)
-    )
+    last = np.array(ends) - 1
+    curve = Curve(_floats(drawn[last]), _floats(iterations.time_s[last]), tuple(means))
     return curve if curve.tells else Curve()
 
 
-def _mean(values: Iterable[float | None]) -> float | None:
-    found = [value for value in values if value is not None]
-    return sum(found) / len(found) if found else None
+def _mean(values: Numbers) -> float | None:
+    found = values[~np.isnan(values)]
+    return float(found.mean()) if len(found) else None
 
 
 def _finite(value: float | None) -> float | None:
     return value if value is not None and math.isfinite(value) else None
 
 
-def _throughput(iterations: Sequence[Iteration], seconds: float, slots: int) -> Curve:
+def _throughput(iterations: Iterations, seconds: float, slots: int) -> Curve:
     """Parts are long enough that a step of the barrier does not make them jump."""
-    if not iterations or seconds <= 0:
+    if not len(iterations) or seconds <= 0:
         return Curve()
     bins = min(MOST_BINS, max(1, len(iterations) // (3 * max(slots, 1))))
-    times = np.array([each.time_s for each in iterations])
-    drawn = np.array([each.samples for each in iterations], dtype=float)
-    counted = np.array([each.samples if each.status == Status.ACCEPTED else 0 for each in iterations], dtype=float)
-    edges = np.linspace(0.0, max(seconds, float(times[-1])), bins + 1)
-    sums, _ = np.histogram(times, edges, weights=counted)
-    drawn_so_far = np.cumsum(np.histogram(times, edges, weights=drawn)[0])
+    edges = np.linspace(0.0, max(seconds, float(iterations.time_s[-1])), bins + 1)
+    counted = np.where(iterations.accepted, iterations.samples, 0).astype(float)
+    sums, _ = np.histogram(iterations.time_s, edges, weights=counted)
+    drawn_so_far = np.cumsum(np.histogram(iterations.time_s, edges, weights=iterations.samples.astype(float))[0])
     return Curve(_floats(drawn_so_far), _floats(edges[1:]), _floats(sums / (edges[1] - edges[0])))
 
 
-def _floats(values: Numbers) -> tuple[float, ...]:
+def _floats(values: NDArray[Any]) -> tuple[float, ...]:
     return tuple(map(float, values))
 
 
 # ------------------------------------------------------------------ the timeline
 
 
-def _timeline(iterations: Sequence[Iteration], slots: int, order: Sequence[Kind]) -> Timeline:
+def _timeline(iterations: Iterations, slots: int, order: Sequence[Kind]) -> Timeline:
     """The middle of the run by its iterations, without its start-up and its end."""
     held = min(len(iterations), WINDOW_ITERATIONS * slots)
     first = (len(iterations) - held) // 2
-    start = (
-        iterations[first - 1].time_s if first else max(0.0, min(each.time_s - _elapsed(each) for each in iterations))
-    )
-    end = iterations[first + held - 1].time_s
-    shown = _evenly(sorted({each.slot for each in iterations}))
+    began_s = iterations.time_s - iterations.compute_s - iterations.wait_s - iterations.transfer_s
+    start = float(iterations.time_s[first - 1]) if first else max(0.0, float(began_s.min()))
+    end = float(iterations.time_s[first + held - 1])
+    shown = _evenly(np.unique(iterations.slot).tolist())
+    within = np.isin(iterations.slot, shown) & (iterations.time_s > start) & (began_s < end)
     segments: dict[int, list[Segment]] = {slot: [] for slot in shown}
-    for each in iterations:
-        if each.slot in segments and each.time_s > start and each.time_s - _elapsed(each) < end:
-            segments[each.slot] += _segments(each, segments[each.slot], order)
+    for row in np.flatnonzero(within).tolist():
+        before = segments[int(iterations.slot[row])]
+        before += _segments(iterations, row, float(began_s[row]), before, order)
     return Timeline(slots, start, end, {slot: tuple(found) for slot, found in segments.items()})
 
 
-def _segments(iteration: Iteration, before: Sequence[Segment], order: Sequence[Kind]) -> list[Segment]:
+def _segments(
+    iterations: Iterations, row: int, began_s: float, before: Sequence[Segment], order: Sequence[Kind]
+) -> list[Segment]:
     """An iteration ends at ``time_s``; its durations lie before that, and never over the iteration before it."""
-    durations: dict[Kind, float] = {
-        "compute": iteration.compute_s,
-        "transfer": iteration.transfer_s,
-        "wait": iteration.wait_s,
-    }
+    columns = {"compute": iterations.compute_s, "transfer": iterations.transfer_s, "wait": iterations.wait_s}
     free_from = before[-1][1] if before else -math.inf
-    at = iteration.time_s - _elapsed(iteration)
+    at = began_s
     found: list[Segment] = []
     for kind in order:
-        start, at = max(at, free_from), at + durations[kind]
+        start, at = max(at, free_from), at + float(columns[kind][row])
         if at > start:
             found.append((start, at, kind))
     return found
-
-
-def _elapsed(iteration: Iteration) -> float:
-    return iteration.compute_s + iteration.wait_s + iteration.transfer_s
 
 
 def _evenly(slots: Sequence[int]) -> Sequence[int]:
