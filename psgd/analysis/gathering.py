@@ -9,13 +9,14 @@ from typing import Any
 from psgd.analysis.comparison import ArmRuns, ComparisonFigures, Rate
 from psgd.analysis.conditions import COMPARED, rate_of, setting
 from psgd.analysis.run_figures import RunFigures, read_run
+from psgd.core.local_steps import LocalSteps
+from psgd.core.mode_name import mode_name
+from psgd.core.modes import Async, Mode, Sync
 from psgd.errors import ConfigurationError
 from psgd.runlog import FILE_NAME
 
 ALIKE = ("data", "model", "limit", "bytes", "slots", "batch_size")
 """Settings without which runs can not be compared at all."""
-OUTER = (0.7, 0.9)
-"""Learning rate and momentum of local steps that need not be written."""
 
 Key = tuple[str, str]
 """The optimizer and the mode of an arm, as they are written."""
@@ -69,23 +70,11 @@ def mode_of(settings: Mapping[str, Any]) -> str:
         >>> mode_of({"mode": "sync", "backups": 1, "local_steps": {"steps": 8, "lr": 0.7, "momentum": 0.9}})
         'sync+1/local=8'
     """
-    staleness, backups = settings.get("staleness"), settings.get("backups")
-    behind = f":{staleness}" if staleness is not None else f"+{backups}" if backups else ""
-    words = [f"{settings.get('mode', 'sync')}{behind}"]
-    if settings.get("gather", 1) > 1:
-        words.append(f"softsync={settings['gather']}")
-    if settings.get("correction") is not None:
-        words.append(_text(settings["correction"]))
-    if settings.get("local_steps") is not None:
-        words.append(_local(settings["local_steps"]))
-    return "/".join(words)
-
-
-def _local(fields: Mapping[str, Any]) -> str:
-    outer = (fields.get("lr"), fields.get("momentum"))
-    return ":".join(
-        [f"local={fields['steps']}", *(f"{value:g}" for value in outer if outer != OUTER and value is not None)]
-    )
+    mode: Mode = Sync(settings.get("backups") or 0)
+    if settings.get("mode") == "async":
+        mode = Async(settings.get("staleness"), settings.get("gather", 1))
+    local = settings.get("local_steps")
+    return mode_name(mode, settings.get("correction"), None if local is None else LocalSteps(**local))
 
 
 def _text(value: Any) -> str:

@@ -22,8 +22,8 @@ def notes(figures: ComparisonFigures, advice: Recommendation) -> list[str]:
         )
     if {arm.about.get("mode") for arm in figures.arms} >= {"sync", "async"}:
         found.append(
-            "Asynchronous arms make one update a gradient, synchronous ones one a step: as many more as there are "
-            "slots, from the same samples."
+            "Asynchronous arms make an update for each gradient (softsync: for several), synchronous ones one a step, "
+            "from the same samples."
         )
     each_arm: tuple[Callable[[ComparisonFigures, ArmRuns], list[str]], ...] = (_edge, _losses, _odd)
     found += too_short(figures)

@@ -17,7 +17,7 @@ from psgd.cli.world import build_world
 from psgd.core.local_steps import mini_batches
 from psgd.core.modes import Sync
 from psgd.errors import ConfigurationError, LostError
-from psgd.experiments.arms import Comparison, Run, Scheme, mode_name
+from psgd.experiments.arms import Comparison, Run, Scheme
 from psgd.experiments.performing import Task, inspect, perform
 from psgd.experiments.reporting import read_figures, write_report
 from psgd.experiments.resumption import State
@@ -136,9 +136,7 @@ def _lengths(config: CompareConfig, scheme: Scheme) -> dict[str, object]:
     batches = mini_batches(scheme.local_steps)
     lengths = {name: getattr(config, name) for name in ("steps", "evaluate_every")}
     if config.steps is not None and config.steps < batches:
-        raise ConfigurationError(
-            f"steps must be >= the {batches} local steps of {mode_name(scheme)}, got {config.steps}"
-        )
+        raise ConfigurationError(f"steps must be >= the {batches} local steps of {scheme}, got {config.steps}")
     return {name: None if length is None else max(length // batches, 1) for name, length in lengths.items()}
 
 

@@ -11,7 +11,8 @@ from typing import Any
 from psgd.analysis.comparison import Budget, Target
 from psgd.core.corrections import Correction
 from psgd.core.local_steps import LocalSteps
-from psgd.core.modes import Async, Mode
+from psgd.core.mode_name import mode_name
+from psgd.core.modes import Mode
 from psgd.errors import ConfigurationError
 
 UNSAFE = re.compile(r"[^\w.=+-]+")
@@ -50,29 +51,8 @@ class Scheme:
     correction: Correction | None = None
     local_steps: LocalSteps | None = None
 
-
-def mode_name(scheme: Scheme) -> str:
-    """A mode as it is written on the command line, with what it does otherwise than usual each behind a slash.
-
-    Example:
-        >>> from psgd.core.corrections import LagRate
-        >>> from psgd.core.modes import Async, Sync
-        >>> [mode_name(Scheme(mode)) for mode in (Sync(), Sync(backups=1), Async(), Async(staleness=4))]
-        ['sync', 'sync+1', 'async', 'async:4']
-        >>> mode_name(Scheme(Async(4, gather=5), LagRate()))
-        'async:4/softsync=5/lag-lr'
-        >>> mode_name(Scheme(Sync(), local_steps=LocalSteps(8)))
-        'sync/local=8'
-    """
-    mode = scheme.mode
-    if isinstance(mode, Async):
-        words = ["async" if mode.staleness is None else f"async:{mode.staleness}"]
-        words += [f"softsync={mode.gather}"] if mode.gather > 1 else []
-    else:
-        words = ["sync" if mode.backups == 0 else f"sync+{mode.backups}"]
-    words += [] if scheme.correction is None else [str(scheme.correction)]
-    words += [] if scheme.local_steps is None else [f"local={scheme.local_steps}"]
-    return "/".join(words)
+    def __str__(self) -> str:
+        return mode_name(self.mode, None if self.correction is None else str(self.correction), self.local_steps)
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +76,7 @@ class Arm:
         _check_distinct("lrs", [f"{lr:g}" for lr in self.lrs])
 
     def __str__(self) -> str:
-        return f"{self.optimizer}, {mode_name(self.scheme)}"
+        return f"{self.optimizer}, {self.scheme}"
 
     @property
     def folder(self) -> str:

@@ -15,7 +15,7 @@ from psgd.analysis.run_figures import read_run
 from psgd.analysis.series import read_series
 from psgd.core.modes import Async, Sync
 from psgd.errors import ConfigurationError
-from psgd.experiments.arms import Arm, Comparison, Run, mode_name
+from psgd.experiments.arms import Arm, Comparison, Run
 
 TABLE_NAME, REPORT_NAME = "table.md", "report.json"
 
@@ -49,7 +49,7 @@ def _read_arm(comparison: Comparison, arm: Arm) -> ArmRuns:
         "backups": mode.backups if isinstance(mode, Sync) else 0,
         "local_steps": None if arm.scheme.local_steps is None else asdict(arm.scheme.local_steps),
     }
-    return ArmRuns(str(arm.optimizer), mode_name(arm.scheme), tuple(rates), about)
+    return ArmRuns(str(arm.optimizer), str(arm.scheme), tuple(rates), about)
 
 
 def write_report(figures: ComparisonFigures, out: Path) -> dict[str, Any]:

@@ -49,7 +49,7 @@ def test_a_terminal_shows_the_table_what_it_tells_what_to_take_and_why_it_is_fai
         "The target counts as reached at the first evaluation that meets it: samples and seconds to it are known to "
         "within the distance of two evaluations, which intervals allow for. Seconds are those until the steps before "
         "it had finished.\n"
-        "Asynchronous arms make one update a gradient, synchronous ones one a step: as many more as there are slots, "
+        "Asynchronous arms make an update for each gradient (softsync: for several), synchronous ones one a step, "
         "from the same samples.",
     ]
     assert max(map(len, text.splitlines())) <= TERMINAL

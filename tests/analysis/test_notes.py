@@ -29,7 +29,7 @@ def test_notes_say_when_nothing_can_be_told_of_chance_and_what_is_missing() -> N
     late = arm_of("adam", "async", {0.1: (0.5,)})
     assert noted(ArmRuns("adam", "sync", (Rate(0.1, (None,)),), {"mode": "sync"}), late) == [
         "One run each: how much of a difference is chance can not be told; try --seeds 3.",
-        "Asynchronous arms make one update a gradient, synchronous ones one a step: as many more as there are slots, "
+        "Asynchronous arms make an update for each gradient (softsync: for several), synchronous ones one a step, "
         "from the same samples.",
         "sync, lr 0.1: 1 of 1 runs have failed or were not made, and are left out.",
     ]

@@ -5,7 +5,7 @@ from psgd.core.corrections import DelayCompensation, GapAware, LagRate
 from psgd.core.local_steps import LocalSteps
 from psgd.core.modes import Async, Sync
 from psgd.errors import ConfigurationError
-from psgd.experiments.arms import OptimizerChoice, Scheme, mode_name
+from psgd.experiments.arms import OptimizerChoice, Scheme
 from psgd.experiments.learning_rates import usual_rates
 
 ADAM, SGD = OptimizerChoice("adam"), OptimizerChoice("sgd", {"momentum": 0.9})
@@ -31,7 +31,7 @@ ADAM, SGD = OptimizerChoice("adam"), OptimizerChoice("sgd", {"momentum": 0.9})
 )
 def test_a_mode_is_read_and_written_alike(text: str, scheme: Scheme) -> None:
     assert parse_mode(text) == scheme
-    assert mode_name(scheme) == text
+    assert str(scheme) == text
 
 
 def test_what_follows_a_mode_may_come_in_any_order() -> None:

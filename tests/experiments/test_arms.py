@@ -6,7 +6,7 @@ from psgd.analysis.comparison import Budget
 from psgd.core.corrections import DelayCompensation, GapAware, LagRate
 from psgd.core.modes import Async, Sync
 from psgd.errors import ConfigurationError
-from psgd.experiments.arms import Arm, Comparison, OptimizerChoice, Run, Scheme, mode_name
+from psgd.experiments.arms import Arm, Comparison, OptimizerChoice, Run, Scheme
 
 SGD = OptimizerChoice("sgd", {"momentum": 0.9})
 SYNC, ASYNC = Scheme(Sync()), Scheme(Async())
@@ -49,7 +49,7 @@ def test_what_a_mode_does_otherwise_is_in_the_name_and_in_the_folder() -> None:
     ],
 )
 def test_a_mode_is_called_as_it_is_written(scheme: Scheme, name: str) -> None:
-    assert mode_name(scheme) == name
+    assert str(scheme) == name
 
 
 def test_runs_come_seed_by_seed() -> None:

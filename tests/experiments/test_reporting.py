@@ -66,7 +66,7 @@ def test_the_figures_know_budget_and_target(comparison: Comparison) -> None:
 def test_the_report_is_a_page_json_and_pictures(comparison: Comparison) -> None:
     returned = write_report(read_figures(comparison), comparison.out)
     files = sorted(path.name for path in comparison.out.iterdir() if path.suffix != ".png" and path.is_file())
-    assert files == ["report.json", "table.md"]
+    assert files == ["report.html", "report.json", "table.md"]
     assert {"curves.png", "loss.png", "sensitivity.png"} <= {path.name for path in comparison.out.iterdir()}
     report = json.loads((comparison.out / "report.json").read_text())
     assert report == returned
@@ -88,5 +88,5 @@ def test_without_matplotlib_all_but_the_pictures_is_written(
     assert "there are no pictures" in caplog.text
     assert "pip install 'psgd[plots]'" in caplog.text
     files = sorted(path.name for path in comparison.out.iterdir() if path.is_file())
-    assert files == ["report.json", "table.md"]
+    assert files == ["report.html", "report.json", "table.md"]
     assert "![" not in (comparison.out / "table.md").read_text()

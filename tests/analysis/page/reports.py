@@ -293,8 +293,8 @@ def report_of(
         if len(entries) > 1 and tests
         else {"mode": None, "reasons": [], "words": ""},
         "notes": [
-            "Asynchronous modes make one update a gradient, synchronous ones one a step: as many more as there are "
-            "slots, from the same samples."
+            "Asynchronous arms make an update for each gradient (softsync: for several), synchronous ones one a step, "
+            "from the same samples."
         ],
         "settings": {
             "data": "fashion-mnist",
