@@ -62,6 +62,11 @@ def option(default: Any, group: str, help: str, metavar: str | None = None) -> A
     return dataclasses.field(default=default, metadata=about(group, help, metavar))
 
 
+def words(help: str, metavar: str) -> Any:
+    """A field of texts that are given without a flag, behind the command; commas are parts of them."""
+    return dataclasses.field(default=(), metadata={**about("Words", help, metavar), "words": True})
+
+
 def about(group: str, help: str, metavar: str | None = None) -> dict[str, Any]:
     """The metadata that make an option of a field.
 
@@ -92,7 +97,8 @@ def parse(
         SystemExit: after ``--help`` and ``--print_config``.
     """
     parser = _parser(kind, prog)
-    given = vars(parser.parse_args(argv))
+    mixed = any(_is_words(field) for field in _options(kind))  # words may stand between flags
+    given = vars(parser.parse_intermixed_args(argv) if mixed else parser.parse_args(argv))
     _check_variables(environment, (kind, *beside), prog)
     print_config, file = given.pop("print_config", False), given.pop("config", environment.get(f"{PREFIX}CONFIG"))
     values: dict[str, Any] = {} if file is None else _read_yaml(kind, Path(file))
@@ -102,7 +108,10 @@ def parse(
         if environment.get(variable):  # an empty one is what shells make of one that is not set
             values[field.name] = convert(f"{variable} in the environment", hints[field.name], environment[variable])
         if field.name in given:
-            values[field.name] = convert(_flag(field.name), hints[field.name], given[field.name])
+            value = given[field.name]
+            values[field.name] = (
+                tuple(value) if _is_words(field) else convert(_flag(field.name), hints[field.name], value)
+            )
     config = kind(**values)
     if print_config:
         print(as_yaml(config), end="")
@@ -111,9 +120,10 @@ def parse(
 
 
 def _parser(kind: type[Any], prog: str) -> argparse.ArgumentParser:
+    behind = [field for field in _options(kind) if _is_words(field)]
     parser = OneLineParser(
         prog=prog,
-        usage=f"{prog} [OPTION ...]",
+        usage=" ".join([prog, "[OPTION ...]", *(f"{each.metadata['metavar']} ..." for each in behind)]),
         epilog=f"Flags win over {PREFIX}<OPTION> variables, those over --config's YAML, that over the defaults.",
         argument_default=argparse.SUPPRESS,
         formatter_class=lambda prog: argparse.HelpFormatter(prog, max_help_position=34, width=110),
@@ -121,8 +131,12 @@ def _parser(kind: type[Any], prog: str) -> argparse.ArgumentParser:
     )
     parser.add_argument("--config", metavar="FILE", help="YAML file with options: the names below, with _ for -")
     parser.add_argument("--print_config", "--print-config", action="store_true", help="print the YAML and exit")
+    for field in behind:
+        about_it = field.metadata
+        parser.add_argument(field.name, nargs="*", metavar=about_it["metavar"], help=about_it["help"])
     hints = typing.get_type_hints(kind)
-    for heading, fields in itertools.groupby(_options(kind), lambda field: field.metadata["group"]):
+    flags = (field for field in _options(kind) if field not in behind)
+    for heading, fields in itertools.groupby(flags, lambda field: field.metadata["group"]):
         group = parser.add_argument_group(heading)
         for field in fields:
             group.add_argument(_flag(field.name), **_argument(field, hints[field.name]))
@@ -306,6 +320,10 @@ READERS: dict[Any, tuple[str, Callable[[Any], Any]]] = {
 
 def _options(kind: type[Any]) -> list["dataclasses.Field[Any]"]:
     return [field for field in dataclasses.fields(kind) if "help" in field.metadata]
+
+
+def _is_words(field: "dataclasses.Field[Any]") -> bool:
+    return bool(field.metadata.get("words"))
 
 
 def required(hint: Any) -> Any:

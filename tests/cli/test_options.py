@@ -6,7 +6,7 @@ from typing import Any, Literal
 import pytest
 import yaml
 
-from psgd.cli.options import Entries, about, option, parse
+from psgd.cli.options import Entries, about, option, parse, words
 from psgd.errors import ConfigurationError
 
 
@@ -292,3 +292,34 @@ def test_help_has_the_words_of_an_option_that_may_be_left_out(capsys: pytest.Cap
     text = capsys.readouterr().out
     assert "--goal min|max" in text
     assert "--space NAME=DOMAIN" in text
+
+
+@dataclass(frozen=True, kw_only=True)
+class Behind:
+    files: tuple[str, ...] = words("what to read", "FILE")
+    loud: bool = option(False, "Words", "say so")
+    label: str | None = option(None, "Words", "what it is called")
+
+
+def behind(*argv: str, **environment: str) -> Behind:
+    return parse(Behind, "read", argv, environment)
+
+
+def test_words_behind_the_command_may_stand_between_flags_and_hold_commas() -> None:
+    assert behind("a,b", "--loud", "c", "--label", "d", "e") == Behind(files=("a,b", "c", "e"), loud=True, label="d")
+    assert behind("--loud") == Behind(loud=True)
+
+
+def test_words_may_come_from_yaml_and_the_environment_too(file: Path) -> None:
+    file.write_text("files: [a, b]\n")
+    assert behind("--config", "a.yaml").files == ("a", "b")
+    assert behind("--config", "a.yaml", "c").files == ("c",)
+    assert behind(PSGD_FILES="a,b").files == ("a", "b")
+
+
+def test_help_shows_words_in_their_place(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        behind("--help")
+    shown = capsys.readouterr().out
+    assert shown.startswith("usage: read [OPTION ...] FILE ...\n")
+    assert "--files" not in shown
