@@ -56,9 +56,11 @@ def _draw_times(axes: "Axes", quantity: Quantity, whole: bool) -> None:
     times = np.asarray(quantity.seconds) * scale
     generator = np.random.default_rng(0)
     drawn = np.asarray([quantity.fit.duration.draw(generator) for _ in range(DRAWS)]) * scale
-    end = float(np.percentile(times, TAIL))
-    least = min(float(times.min()), float(drawn.min()))
-    edges = np.linspace(least, max(end, least * 1.02, least + 1e-9), BINS + 1)
+    least, end = min(float(times.min()), float(drawn.min())), float(np.percentile(times, TAIL))
+    least_room = 0.02 * end + 1e-9  # a constant is a bar in the middle
+    if end - least < least_room:
+        least, end = least - least_room, end + least_room
+    edges = np.linspace(least, end, BINS + 1)
     axes.hist(times, edges.tolist(), weights=_weights(times, edges), color=MEASURED_COLOUR, alpha=0.5, label="measured")
     axes.hist(
         drawn,
@@ -95,7 +97,7 @@ def _draw_pair(axes: "Axes", words: str, measured: float, simulated: float) -> N
     bars = axes.bar(["measured", "simulated"], [measured, simulated], color=[MEASURED_COLOUR, SIMULATED_COLOUR])
     axes.bar_label(bars, [f"{value:.3g}" if value < 1000 else f"{value:,.0f}" for value in (measured, simulated)])
     axes.set_title(words, fontsize="medium")
-    axes.set_ylim(0, 1.2 * max(measured, simulated) or 1)
+    axes.set_ylim(0, 1 if words.endswith("share") else 1.2 * max(measured, simulated) or 1)
     axes.set_yticks([])
     axes.tick_params(axis="x", labelsize="small")
     axes.spines[["top", "right", "left"]].set_visible(False)

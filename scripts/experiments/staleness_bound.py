@@ -313,7 +313,7 @@ def about_real(calibration: Calibration) -> list[str]:
         f"{' and '.join(DELAYS[PERMANENT])} ({PERMANENT}, {REAL_STEPS[PERMANENT]} steps).",
         f"Predicted: the simulator calibrated on the run of {kind} stragglers with s = {bound} alone: compute "
         f"{world.compute}, service {world.service} s. Of that run it says {simulated.pushes_per_s:.2f} pushes a "
-        f"second, measured are {measured.pushes_per_s:.2f}. Delays are drawn from the seed, so they are the same in both.",
+        f"second, measured are {measured.pushes_per_s:.2f}. The delays, drawn from the seed, are the same in both.",
     ]
 
 
