@@ -11,6 +11,7 @@ from types import FrameType
 from typing import Any, NoReturn
 
 from psgd.cli.bench_config import PlaneConfig, ScaleConfig, StepConfig, ThroughputConfig
+from psgd.cli.calibrate_config import CalibrateConfig
 from psgd.cli.compare_config import CompareConfig
 from psgd.cli.options import OneLineParser, parse
 from psgd.cli.report_config import ReportConfig
@@ -62,6 +63,7 @@ COMMANDS: Mapping[str, Command | Group] = {
     "simulate": Command(
         "train, or only time, in virtual time among many machines", SimulateConfig, "psgd.cli.simulate"
     ),
+    "calibrate": Command("fit the simulator's world to a run that is there", CalibrateConfig, "psgd.cli.calibrate"),
     "tune": Command("search for the best options of a training", TuneConfig, "psgd.cli.tune"),
     "bench": Group("measure psgd: step, train, plane or scale", BENCH),
 }

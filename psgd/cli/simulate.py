@@ -49,7 +49,13 @@ def _time(config: SimulateConfig, out: Path) -> dict[str, Any]:
     """Without gradients."""
     slots = config.slots or config.workers
     job = TimingJob(
-        Rules(config.choose_mode(), slots, config.shards, config.iterations or config.steps or STEPS),
+        Rules(
+            config.choose_mode(),
+            slots,
+            config.shards,
+            config.iterations or config.steps or STEPS,
+            local_steps=config.choose_local_steps(),
+        ),
         config.workers,
         config.batch_size,
         config.parameters,

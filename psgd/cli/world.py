@@ -3,12 +3,11 @@
 from pathlib import Path
 
 from psgd.cli.world_config import WorldConfig, parse_bandwidth
-from psgd.durations import Duration, Measured, Term, parse_duration
-from psgd.errors import ConfigurationError, DataError
-from psgd.runlog import Iteration, read
+from psgd.durations import Duration, parse_duration
+from psgd.errors import ConfigurationError
+from psgd.experiments.calibration import TRACE, trace_of
+from psgd.experiments.timings import read_timings
 from psgd.simulation.world import World
-
-TRACE = "trace:"
 
 
 def build_world(config: WorldConfig) -> World:
@@ -37,21 +36,16 @@ def _duration(name: str, text: str) -> Duration:
 
 
 def read_trace(run: Path) -> Duration:
-    """The compute times of a run, each as likely as the others.
+    """The compute times of a run, each as likely as the others; what was injected is taken away.
 
     Args:
         run: the folder of its log, or the log.
 
     Raises:
-        ConfigurationError: if there is no log, or no iteration in it.
+        ConfigurationError: if there is no log, or too few iterations in it.
     """
-    try:
-        seconds = tuple(record.compute_s for record in read(run) if isinstance(record, Iteration))
-    except DataError as error:
-        raise ConfigurationError(str(error)) from None
-    if not seconds:
-        raise ConfigurationError(f"a trace must have iterations, got none in {run}")
-    return Duration((Term(Measured(seconds)),), f"{TRACE}{run}")
+    taken = read_timings(run).compute_s()
+    return trace_of([second for seconds in taken.values() for second in seconds], run)
 
 
 def _slot(text: str) -> int:

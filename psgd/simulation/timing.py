@@ -38,7 +38,7 @@ class TimingJob:
 
     Args:
         workers: processes that run the slots; at most one a slot.
-        batch_size: samples that an iteration stands for.
+        batch_size: samples that a mini-batch stands for.
         parameters: float32 numbers that travel; shards share them evenly.
         stragglers: slots slowed on purpose, as in a real run.
         seed: of everything random.
@@ -63,6 +63,11 @@ class TimingJob:
             raise ConfigurationError(
                 f"batch_size must be >= 1 and parameters >= 0, got {self.batch_size} and {self.parameters}"
             )
+
+    @property
+    def iteration_samples(self) -> int:
+        """What an iteration stands for."""
+        return self.batch_size * self.rules.mini_batches
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +112,7 @@ class _TimingRun:
             world,
             self._agenda,
             coordinator,
-            ComputeTimes(world, job.stragglers, job.seed),
+            ComputeTimes(world, job.stragglers, job.seed, job.rules.mini_batches),
             self._make_shard,
             self._hire,
             self,
@@ -145,7 +150,7 @@ class _TimingRun:
     def _make(self, runner: BareSlot, wanted: Compute) -> tuple[Computation, Computed]:
         """A gradient that nobody sees; it is small enough for any clipping."""
         norm = 0.0 if self._job.rules.push_names_norm else None
-        return Computation(None, self._job.batch_size, 0.0), Computed(finite=True, absent=(), norm=norm)
+        return Computation(None, self._job.iteration_samples, 0.0), Computed(finite=True, absent=(), norm=norm)
 
     def evaluate(self, boundary: Boundary) -> SnapshotEvaluated:
         """There is nothing to measure."""

@@ -27,3 +27,18 @@ def lingering(stragglers: Sequence[Straggler], computed_s: float, seed: int, ste
         return 0.0
     generator = np.random.default_rng(delay_seed(seed, step, slot))
     return sum(computed_s * (each.factor - 1) + each.delay.draw(generator) for each in concerned)
+
+
+def without_lingering(stragglers: Sequence[Straggler], took_s: float, seed: int, step: int, slot: int) -> float:
+    """The seconds that an iteration would have taken without stragglers: what `lingering` has added is taken away.
+
+    Args:
+        took_s: with them.
+        seed: the run's.
+
+    Example:
+        >>> without_lingering([Straggler(slot=1, factor=3.0)], took_s=1.5, seed=0, step=7, slot=1)
+        0.5
+    """
+    delay = lingering(stragglers, 0.0, seed, step, slot)
+    return (took_s - delay) / (1 + lingering(stragglers, 1.0, seed, step, slot) - delay)

@@ -86,11 +86,15 @@ def test_sigterm_ends_the_command_as_an_exception_does(monkeypatch: pytest.Monke
 @pytest.mark.parametrize(
     ("argv", "line"),
     [
-        ([], "psgd: error: COMMAND must be one of train, compare, report, tune, bench, got none; see psgd --help\n"),
+        (
+            [],
+            "psgd: error: COMMAND must be one of train, compare, report, simulate, calibrate, tune, bench, got none; "
+            "see psgd --help\n",
+        ),
         (
             ["trian"],
             "psgd: error: argument COMMAND: invalid choice: 'trian' "
-            "(choose from 'train', 'compare', 'report', 'tune', 'bench'); see psgd --help\n",
+            "(choose from 'train', 'compare', 'report', 'simulate', 'calibrate', 'tune', 'bench'); see psgd --help\n",
         ),
         (["bench"], "psgd: error: COMMAND must be one of step, train, plane, scale, got none; see psgd bench --help\n"),
         (["--verson"], "psgd: error: unrecognized arguments: --verson; did you mean --version?; see psgd --help\n"),

@@ -5,6 +5,7 @@ from itertools import pairwise
 import pytest
 
 from psgd.config import Straggler
+from psgd.core.local_steps import LocalSteps
 from psgd.core.modes import Async, Mode, Rules, Sync
 from psgd.durations import constant, parse_duration
 from psgd.errors import ConfigurationError
@@ -130,6 +131,13 @@ def test_workers_that_fail_are_replaced_and_nothing_is_counted_twice() -> None:
     assert timing.figures.accepted + timing.figures.dropped == 240
     assert len({(i.slot, i.step) for i in iterations}) == len(iterations)
     assert timing.seconds > time(Async(4), 6, 40, World(compute=parse_duration("exp:1")))[0].seconds
+
+
+def test_an_iteration_of_local_steps_computes_several_mini_batches() -> None:
+    job = TimingJob(Rules(Sync(), 2, 1, 3, local_steps=LocalSteps(4)), workers=2, batch_size=8)
+    records: list[Record] = []
+    assert run_timing(job, World(), records.append).seconds == 12.0
+    assert {record.samples for record in records if isinstance(record, Iteration)} == {32}
 
 
 def test_modes_with_one_seed_have_the_same_luck() -> None:

@@ -6,7 +6,7 @@ import pytest
 from psgd.config import Straggler
 from psgd.data.sampler import delay_seed, draw_seed
 from psgd.durations import constant, parse_duration
-from psgd.worker.straggling import lingering
+from psgd.worker.straggling import lingering, without_lingering
 
 TRANSIENT = Straggler(None, parse_duration("exp:50ms"))
 
@@ -47,3 +47,11 @@ def test_an_own_delay_at_random_leaves_everybodys_as_it_is() -> None:
     generator = np.random.default_rng(delay_seed(0, 0, 1))
     generator.standard_exponential()
     assert both == pytest.approx(everybodys + generator.standard_exponential(), rel=1e-15)
+
+
+def test_what_was_added_can_be_taken_away() -> None:
+    stragglers = [TRANSIENT, Straggler(1, parse_duration("exp:1"), factor=3.0)]
+    for computed_s, step, slot in product((0.0, 0.5), (0, 1), (0, 1)):
+        took = computed_s + lingering(stragglers, computed_s, 0, step, slot)
+        assert without_lingering(stragglers, took, 0, step, slot) == pytest.approx(computed_s, abs=1e-12)
+    assert without_lingering([], 0.5, 0, 0, 0) == 0.5

@@ -1,0 +1,209 @@
+"""The simulator's world fitted to a run, and how well the simulator then tells what the run was like."""
+
+import math
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from scipy import optimize, stats
+
+from psgd.analysis.fitting import Fit, fit_all
+from psgd.durations import NONE, Duration, Measured, Term, constant
+from psgd.errors import InternalError
+from psgd.experiments.timings import Course, RunTimings, course_of, simulate
+from psgd.runlog import Iteration
+from psgd.simulation.timing import TimingJob
+from psgd.simulation.world import World
+
+TRACE = "trace:"
+BAD_DISTANCE, TRACED_FROM = 0.1, 100
+"""Where no family comes closer, the durations themselves are drawn, if there are so many."""
+CLEARLY_APART, CHANCE = 0.1, 0.001
+"""A slot differs from the others if its median does by such a share, and chance rarely makes such a difference."""
+RESOLUTION_S = 1e-6
+"""Durations below are as good as none."""
+HICCUPS = 0.1
+"""The share of the longest transfers that are left out: what the machine did meanwhile is not the shards' doing."""
+PROBED, SIMULATED = 2000, 20_000
+"""Iterations of a simulation, at most: of those that look for the service, and of the last one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Quantity:
+    """Something of the world, as it was fitted.
+
+    Args:
+        name: of the option.
+        slot: that it is about; None: all that have none of their own.
+        seconds: what was measured.
+        fit: the model that was taken.
+        families: all that were tried, the best first.
+    """
+
+    name: str
+    slot: int | None
+    seconds: tuple[float, ...]
+    fit: Fit
+    families: tuple[Fit, ...] = ()
+
+    @property
+    def traced(self) -> bool:
+        """Whether the durations are drawn themselves, because no family comes close."""
+        return bool(self.families) and self.fit not in self.families
+
+
+@dataclass(frozen=True, slots=True)
+class Calibration:
+    """A world, and the run that it was fitted to.
+
+    Args:
+        left_out: iterations, the slots' first ones.
+        measured: how the run went.
+        simulated: how the same run goes in the world.
+    """
+
+    run: RunTimings
+    world: World
+    quantities: tuple[Quantity, ...]
+    left_out: int
+    measured: Course
+    simulated: Course
+
+
+def calibrate(run: RunTimings, path: Path) -> Calibration:
+    """Fit the world to a run, then simulate the run in it.
+
+    Compute times are fitted without what was injected, for all slots together but those that clearly differ. What
+    transfer takes is all put down to the shards' service: it is what makes the simulated run, under the same rules and
+    with the same waiting at the shards, spend as much on transfer as the real one.
+
+    Args:
+        path: of the run, for traces.
+    """
+    computing = fit_compute(run.compute_s(), path)
+    world = World(
+        compute=computing[0].fit.duration,
+        slots=tuple((each.slot, each.fit.duration) for each in computing if each.slot is not None),
+    )
+    quantities = [*computing]
+    service = fit_service(run, world)
+    quantities.append(service)
+    world = replace(world, service=service.fit.duration)
+    if run.evaluation_s:
+        evaluation = fit_evaluation(run.evaluation_s)
+        quantities.append(evaluation)
+        world = replace(world, evaluation=evaluation.fit.duration)
+    return Calibration(
+        run,
+        world,
+        tuple(quantities),
+        len(run.iterations) - len(run.warm),
+        course_of(run.job, run.iterations),
+        _again(run.job, world),
+    )
+
+
+def _again(job: TimingJob, world: World) -> Course:
+    """How the job goes in the world; the seconds of a very long one are those of a part, times its share in it."""
+    part = shorten(job, SIMULATED)
+    course = course_of(part, simulate(part, world))
+    return replace(course, seconds=course.seconds * (job.rules.steps or 1) / (part.rules.steps or 1))
+
+
+# ------------------------------------------------------------------ computing
+
+
+def fit_compute(compute_s: Mapping[int, Sequence[float]], path: Path) -> list[Quantity]:
+    """Models of how long mini-batches take: of all slots first, then of each one that clearly differs."""
+    apart = differing(compute_s)
+    together = [second for slot, seconds in compute_s.items() if slot not in apart for second in seconds]
+    whole = path if not apart else None  # a trace does not tell slots apart
+    return [
+        _fit("compute", None, together, whole),
+        *(_fit("compute_of", slot, compute_s[slot], None) for slot in apart),
+    ]
+
+
+def differing(compute_s: Mapping[int, Sequence[float]]) -> list[int]:
+    """The slots whose compute times are clearly not like most of the others'."""
+    medians = {slot: statistics.median(seconds) for slot, seconds in compute_s.items()}
+    typical = statistics.median_low(medians.values())
+    apart = [slot for slot, median in medians.items() if abs(median - typical) > CLEARLY_APART * typical]
+    like = [second for slot, seconds in compute_s.items() if slot not in apart for second in seconds]
+    return [slot for slot in apart if stats.ks_2samp(compute_s[slot], like).pvalue < CHANCE]
+
+
+def _fit(name: str, slot: int | None, seconds: Sequence[float], path: Path | None) -> Quantity:
+    """The family that comes closest; of a path, the trace of the run where none comes close."""
+    measured = tuple(seconds)
+    if statistics.median(measured) < RESOLUTION_S:
+        return Quantity(name, slot, measured, Fit(NONE, 0.0, len(measured)))
+    if len(measured) < 2:
+        return Quantity(name, slot, measured, Fit(constant(measured[0]), 0.0, 1))
+    families = tuple(fit_all([max(second, RESOLUTION_S) for second in measured]))
+    best = families[0]
+    if best.distance > BAD_DISTANCE and len(measured) >= TRACED_FROM and path is not None:
+        best = Fit(trace_of(measured, path.absolute()), 0.0, len(measured))
+    return Quantity(name, slot, measured, best, families)
+
+
+def trace_of(seconds: Sequence[float], run: Path) -> Duration:
+    """The durations themselves, each as likely as the others.
+
+    Args:
+        run: that they are of.
+    """
+    return Duration((Term(Measured(tuple(seconds))),), f"{TRACE}{run}")
+
+
+# ------------------------------------------------------------------ transfer and evaluation
+
+
+def fit_service(run: RunTimings, world: World) -> Quantity:
+    """How long a shard takes for each gradient that it takes in, and for each hand-out of weights.
+
+    How often that is, and who waits for whom at a shard, depends on mode and load: so the service is looked for by
+    simulating the run until its transfer takes as long as it did.
+
+    Args:
+        world: how long computing takes.
+    """
+    measured = tuple(each.transfer_s for each in run.warm)
+    target = usual_transfer(run.warm)
+    if target < RESOLUTION_S:
+        return Quantity("service", None, measured, Fit(NONE, 0.0, len(measured)))
+    job = shorten(run.job, PROBED)
+
+    def too_long(logarithm: float) -> float:
+        taken = simulate(job, replace(world, service=constant(math.exp(logarithm))))
+        return math.log(max(usual_transfer(replace(run, iterations=tuple(taken)).warm), 1e-12) / target)
+
+    # Every transfer has one service at least; all slots' services, twice, and nobody waits longer.
+    least, most = math.log(target / (8 * job.rules.slots)), math.log(1.01 * target)
+    found, result = optimize.brentq(too_long, least, most, xtol=0.005, full_output=True)
+    if not result.converged:
+        raise InternalError(f"no service makes transfer take {target} s")
+    return Quantity("service", None, measured, Fit(_rounded(math.exp(found)), math.nan, len(measured)))
+
+
+def usual_transfer(iterations: Sequence[Iteration]) -> float:
+    """The mean of what iterations spend on transfer, without hiccups."""
+    ordered = sorted(each.transfer_s for each in iterations)
+    return statistics.fmean(ordered[: math.ceil((1 - HICCUPS) * len(ordered))])
+
+
+def fit_evaluation(seconds: Sequence[float]) -> Quantity:
+    """How long the evaluator takes: the median."""
+    median = statistics.median(seconds)
+    return Quantity("evaluation", None, tuple(seconds), Fit(_rounded(median), math.nan, len(seconds)))
+
+
+def _rounded(seconds: float) -> Duration:
+    return constant(float(f"{seconds:.4g}"))
+
+
+def shorten(job: TimingJob, iterations: int) -> TimingJob:
+    """The job with so many iterations at most, though several of each slot."""
+    steps = min(job.rules.steps or iterations, max(iterations // job.rules.slots, 10))
+    return replace(job, rules=replace(job.rules, steps=steps))

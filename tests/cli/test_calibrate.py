@@ -1,0 +1,145 @@
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from psgd.cli import main
+from psgd.cli.options import parse
+from psgd.cli.simulate_config import SimulateConfig
+from psgd.cli.world import build_world, read_trace
+from psgd.config import Straggler
+from psgd.core.modes import Async, Rules
+from psgd.durations import constant, parse_duration
+from psgd.errors import ConfigurationError
+from psgd.runlog import FILE_NAME, Header, encode
+from psgd.running import run_without_gradients
+from psgd.simulation.timing import TimingJob
+from psgd.simulation.world import World
+from tests.records import iteration
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    """The folder of a simulated run with a straggler, and one slot that is slow."""
+    world = World(compute=constant(0.1), slots=((1, constant(0.3)),), service=constant(0.01))
+    stragglers = (Straggler(0, parse_duration("exp:50ms")),)
+    job = TimingJob(Rules(Async(2), 3, 2, 40), 3, batch_size=4, stragglers=stragglers)
+    run_without_gradients(job, world, tmp_path / "run", progress=False)
+    return tmp_path / "run"
+
+
+def calibrated(capsys: pytest.CaptureFixture[str], *words: str) -> dict[str, Any]:
+    """What is printed as JSON."""
+    assert main(["calibrate", *words, "--json"], {}) == 0
+    report: dict[str, Any] = json.loads(capsys.readouterr().out.splitlines()[-1])
+    return report
+
+
+def test_the_world_and_its_picture_are_written_beside_the_log(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    report = calibrated(capsys, str(run))
+    assert yaml.safe_load((run / "world.yaml").read_text()) == {
+        "compute": "0.1",
+        "compute_of": {"1": "0.3"},
+        "service": report["world"]["service"],
+    }
+    assert float(report["world"]["service"]) == pytest.approx(0.01, rel=0.05)
+    assert (report["config"], report["picture"]) == (str(run / "world.yaml"), str(run / "calibration.png"))
+    assert (run / "calibration.png").read_bytes().startswith(b"\x89PNG")
+    assert report["left_out"] == 3
+    assert [(each["name"], each["slot"], each["model"]) for each in report["quantities"][:2]] == [
+        ("compute", None, "0.1"),
+        ("compute_of", 1, "0.3"),
+    ]
+    assert report["check"]["samples_per_s"]["ratio"] == pytest.approx(1.0, rel=0.02)
+    assert report["check"]["seconds"]["ratio"] == pytest.approx(1.0, rel=0.02)
+
+
+def test_the_file_is_what_simulate_reads(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "mine.yaml"
+    calibrated(capsys, str(run / FILE_NAME), "--out", str(file))
+    assert not (run / "world.yaml").exists()
+    config = parse(SimulateConfig, "psgd simulate", ["--config", str(file), "--workers", "64"], {})
+    world = build_world(config)
+    assert (str(world.compute), [(slot, str(each)) for slot, each in world.slots]) == ("0.1", [(1, "0.3")])
+    assert config.workers == 64
+
+
+def test_tables_are_printed_for_people(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["calibrate", str(run)], {}) == 0
+    captured = capsys.readouterr()
+    assert [line.split() for line in captured.out.splitlines()[:4:2]] == [
+        ["quantity", "model", "distance", "measured"],
+        ["compute", "0.1", "0.000", captured.out.splitlines()[2].split()[-1]],
+    ]
+    assert "the same run  measured  simulated  simulated / measured" in captured.out
+    assert "3 iterations were left out, the first of each slot: the warm-up." in captured.out
+    assert "the log has no options of a training" in captured.err
+    assert f"psgd simulate --config {run}/world.yaml --workers 64" in captured.err
+
+
+def test_a_training_keeps_its_options(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["--mode", "async", "--staleness", "2", "--steps", "8", "--workers", "2", "--shards", "1", "--lr", "0.5"]
+    asked = [*words, "--straggler", "1:200ms,*:exp:1ms", "--plane", "memory", "--out", str(tmp_path / "run"), "--json"]
+    assert main(["train", *asked], {}) == 0
+    report = calibrated(capsys, str(tmp_path / "run"))
+    told = yaml.safe_load((tmp_path / "run" / "world.yaml").read_text())
+    world = {name: told.pop(name) for name in ("compute", "service", "evaluation")}
+    assert told == {
+        "mode": "async",
+        "staleness": 2,
+        "shards": 1,
+        "lr": 0.5,
+        "steps": 8,
+        "straggler": ["1:200ms", "*:exp:1ms"],
+    }
+    assert parse_duration(world["compute"]).mean < 0.1  # what was injected is no part of it
+    assert world["evaluation"] == report["world"]["evaluation"]
+    calibrated(capsys, str(tmp_path / "run"), "--world-only")
+    assert set(yaml.safe_load((tmp_path / "run" / "world.yaml").read_text())) == set(world)
+
+
+def test_without_matplotlib_there_is_a_world_and_no_picture(
+    run: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    assert calibrated(capsys, str(run))["picture"] is None
+    assert (run / "world.yaml").exists()
+    assert not (run / "calibration.png").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        ([], "RUN must be one folder with a run.jsonl, or that file, got none"),
+        (["a", "b"], "RUN must be one folder with a run.jsonl, or that file, got a, b"),
+        (["nowhere"], "no run log at nowhere: expected a run.jsonl that psgd train --out wrote"),
+    ],
+)
+def test_what_is_no_run_is_refused_in_one_line(capsys: pytest.CaptureFixture[str], words: list[str], line: str) -> None:
+    assert main(["calibrate", *words], {}) == 2
+    assert capsys.readouterr().err == f"psgd: error: {line}\n"
+
+
+def test_a_folder_that_is_not_there_is_refused_before_anything_is_done(
+    run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["calibrate", str(run), "--out", str(run / "no" / "world.yaml")], {}) == 2
+    assert "out must be in a folder that is there" in capsys.readouterr().err
+
+
+def test_a_loop_of_ones_own_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    header = Header({"own_loop": True, "slots": 1}, {}, "2026-01-01T00:00:00+00:00")
+    (tmp_path / FILE_NAME).write_text(encode(header) + "\n" + encode(iteration()) + "\n")
+    assert main(["calibrate", str(tmp_path)], {}) == 2
+    assert "RUN must be of the built-in loop" in capsys.readouterr().err
+    with pytest.raises(ConfigurationError, match="built-in loop"):
+        read_trace(tmp_path)
+
+
+def test_a_trace_has_the_times_without_what_was_injected(run: Path) -> None:
+    trace = read_trace(run)
+    assert trace.mean == pytest.approx((0.1 + 0.1 + 0.3) / 3, rel=0.15)
+    assert {round(second, 9) for second in trace.terms[0].distribution.seconds} == {0.1, 0.3}  # type: ignore[attr-defined]
