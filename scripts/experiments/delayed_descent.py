@@ -170,8 +170,8 @@ def main(argv: Sequence[str]) -> int:
             tell(f"τ = {delay}, {factor:.2f} of the limit: swings × {courses[-1].growth:.2g}")
     findings = Findings(
         title="Gradient descent with a delay",
-        about="½ x², α L 3 % below and above 2 sin(π / (2(2τ + 1))), τ + 1 slots that take the same time, async without "
-        "a bound. Nothing is random: one run each.",
+        about="½ x², α L 3 % below and above 2 sin(π / (2(2τ + 1))), τ + 1 slots that take the same time, async "
+        "without a bound. Nothing is random: one run each.",
         claims=claims_of(below, above),
         rows=[
             ("τ", "limit of α L", "updates", "swings, 3 % below", "swings, 3 % above"),

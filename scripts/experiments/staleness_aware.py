@@ -38,7 +38,7 @@ from scripts.experiments.results import Claim, Findings, Runs, add_runs, parser_
 
 NAME = "staleness_aware"
 SLOTS, BATCH_SIZE, MOMENTUM = 30, 4, 0.9
-STEPS, QUICK_STEPS = 800, 40
+STEPS, QUICK_STEPS = 800, 8
 RATES, QUICK_RATES = (0.02, 0.05, 0.1, 0.2), (0.05,)
 SPLITS = (15, 30)
 """n of n-softsync."""

@@ -196,7 +196,8 @@ def main(argv: Sequence[str]) -> int:
     findings = Findings(
         title="Asynchronous workers and momentum",
         about=f"An MLP 784-64-10 on MNIST, mini-batches of {BATCH_SIZE}, {gradients:,} gradients of all workers "
-        f"together, SGD, async without a bound, compute times {WORLD.compute}. Median of {options.seeds} seeds (least–greatest).",
+        f"together, SGD, async without a bound, compute times {WORLD.compute}. Median of {options.seeds} seeds "
+        "(least–greatest).",
         claims=claims_of(plain, momentum),
         rows=[("workers", *series), *([str(w), *(_spread(errors[w]) for errors in series.values())] for w in every)],
         words=(),
