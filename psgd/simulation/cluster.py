@@ -142,10 +142,9 @@ class VirtualCluster:
             self._agenda.after(lifetime, partial(self._fail, number, connections))
 
     def _wake(self, number: int) -> None:
-        """Let a worker do what it can."""
+        """Let a worker do what it can, behind each reply and each computation: there is never more for it to take."""
         worker = self._workers[number]
-        while worker.advance(timeout_s=0):
-            pass
+        worker.advance(timeout_s=0)
         if worker.done:
             self._dismiss(number)
             self._agenda.soon(partial(self._take, WorkerEnded(number)))
