@@ -3,7 +3,7 @@
 import functools
 import itertools
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, is_dataclass
 from datetime import datetime
 from pathlib import Path
@@ -23,6 +23,7 @@ from psgd.config import (
     OptimizerFactory,
     Placement,
     ScheduleFactory,
+    Straggler,
     Training,
 )
 from psgd.core.layout import ALIGNMENT, Layout, Role
@@ -333,7 +334,7 @@ def describe(job: Job, placement: Placement, optimizer: Optimizer, world: World 
         "metrics": None if training.metrics is None else [getattr(m, "key", _name(m)) for m in training.metrics],
         "clip": None if job.clip is None else asdict(job.clip),
         "on_nonfinite": job.on_nonfinite,
-        "stragglers": [{"slot": s.slot, "delay": str(s.delay), "factor": s.factor} for s in training.stragglers],
+        "stragglers": _stragglers(training.stragglers),
         "placement": asdict(placement),
         "world": None if world is None else world.describe(),
     }
@@ -345,17 +346,23 @@ def describe_timing(job: TimingJob, world: World) -> dict[str, Any]:
     return {
         "mode": rules.mode.name,
         **asdict(rules.mode),
+        "correction": None if rules.correction is None else str(rules.correction),
         "workers": job.workers,
         "slots": rules.slots,
         "shards": rules.shards,
         "steps": rules.steps,
+        "local_steps": None if rules.local_steps is None else asdict(rules.local_steps),
         "batch_size": job.batch_size,
         "bytes": job.parameters * 4,
         "seed": job.seed,
-        "stragglers": [asdict(straggler) for straggler in job.stragglers],
+        "stragglers": _stragglers(job.stragglers),
         "gradients": "none",
         "world": world.describe(),
     }
+
+
+def _stragglers(stragglers: Sequence[Straggler]) -> list[dict[str, Any]]:
+    return [{"slot": each.slot, "delay": str(each.delay), "factor": each.factor} for each in stragglers]
 
 
 def explain_copies(job: Job) -> str | None:

@@ -114,8 +114,8 @@ def timing_figures(job: TimingJob, timing: Timing, recorder: Recorder, out: Path
     """The figures of a run without gradients."""
     counted = timing.figures
     return {
-        **_pace(job.rules, job.workers, counted, counted.accepted * job.batch_size, timing.seconds),
-        **_course(job.workers, counted, job.batch_size, recorder.iterations),
+        **_pace(job.rules, job.workers, counted, counted.accepted * job.iteration_samples, timing.seconds),
+        **_course(job.workers, counted, job.iteration_samples, recorder.iterations),
         "psgd": versions()["psgd"],
         "out": None if out is None else str(out),
     }
