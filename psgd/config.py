@@ -1,7 +1,7 @@
 """What a job is: frozen values that validate themselves, made once by the driver and handed to every process."""
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, Literal, Protocol, get_args
 
@@ -73,8 +73,26 @@ class Straggler:
             )
         if self.delay.mean < 0:
             raise ConfigurationError(f"straggler delay must be >= 0 s, got {self.delay}")
-        if self.factor < 1:
-            raise ConfigurationError(f"straggler factor must be >= 1, got {self.factor}")
+        if not 1 <= self.factor < math.inf:
+            raise ConfigurationError(f"straggler factor must be a finite number >= 1, got {self.factor}")
+
+
+def check_stragglers(stragglers: Sequence[Straggler], slots: int) -> None:
+    """Refuse stragglers that are not there, or are said twice.
+
+    Args:
+        slots: of the job.
+
+    Raises:
+        ConfigurationError: if one is.
+    """
+    slowed = [straggler.slot for straggler in stragglers]
+    if len(set(slowed)) != len(slowed):
+        named = ", ".join("every slot" if slot is None else str(slot) for slot in slowed)
+        raise ConfigurationError(f"stragglers must name each slot once, and every slot once, got {named}")
+    for slot in slowed:
+        if slot is not None and slot >= slots:
+            raise ConfigurationError(f"straggler slot must be < slots ({slots}), got {slot}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -246,13 +264,7 @@ class Job:
             raise ConfigurationError(
                 f"an own loop runs one slot a worker: slots must be {self.workers}, got {self.rules.slots}"
             )
-        slowed = [straggler.slot for straggler in self.training.stragglers]
-        if len(set(slowed)) != len(slowed):
-            named = ", ".join("every slot" if slot is None else str(slot) for slot in slowed)
-            raise ConfigurationError(f"stragglers must name each slot once, and every slot once, got {named}")
-        for straggler in self.training.stragglers:
-            if straggler.slot is not None and straggler.slot >= self.rules.slots:
-                raise ConfigurationError(f"straggler slot must be < slots ({self.rules.slots}), got {straggler.slot}")
+        check_stragglers(self.training.stragglers, self.rules.slots)
 
     @property
     def iteration_samples(self) -> int:

@@ -201,6 +201,8 @@ NONE = Duration((Term(Constant(0.0)),), "0")
 NUMBER = r"\d+(?:\.\d+)?(?:e-?\d+)?"
 TIME = re.compile(rf"(?P<number>{NUMBER})(?P<unit>us|ms|s|)")
 TERM = re.compile(rf"(?:(?P<percent>{NUMBER})%)?(?P<what>.+)")
+MOST_SIGMA, LEAST_ALPHA = 10.0, 0.1
+"""Beyond them some durations are more than a float can hold."""
 UNITS = {"": 1.0, "s": 1.0, "ms": 1e-3, "us": 1e-6}
 
 
@@ -239,9 +241,9 @@ def _distribution(what: str, text: str) -> Distribution:
         case ["exp", mean]:
             return Exponential(_seconds(mean, text))
         case ["lognormal", median, sigma]:
-            return LogNormal(_seconds(median, text), _plain(sigma, text))
+            return LogNormal(_seconds(median, text), _plain("sigma", sigma, text, most=MOST_SIGMA))
         case ["pareto", least, alpha]:
-            return Pareto(_seconds(least, text), _plain(alpha, text))
+            return Pareto(_seconds(least, text), _plain("alpha", alpha, text, least=LEAST_ALPHA))
         case ["chi2", scale]:
             return SquaredNormal(_seconds(scale, text))
         case _:
@@ -258,9 +260,12 @@ def _seconds(word: str, text: str, at_least: float = 5e-324) -> float:
     return seconds
 
 
-def _plain(word: str, text: str) -> float:
+def _plain(name: str, word: str, text: str, least: float = 0.0, most: float = math.inf) -> float:
     if re.fullmatch(NUMBER, word) is None or not 0 < float(word) < math.inf:
         raise _malformed(text)
+    if not least <= float(word) <= most:
+        bound = f">= {least:g}" if float(word) < least else f"<= {most:g}"
+        raise ConfigurationError(f"{name} must be {bound}, or durations have no end, got {word} in {text!r}")
     return float(word)
 
 

@@ -346,6 +346,7 @@ def describe_timing(job: TimingJob, world: World) -> dict[str, Any]:
     return {
         "mode": rules.mode.name,
         **asdict(rules.mode),
+        "correction": None if rules.correction is None else str(rules.correction),
         "workers": job.workers,
         "slots": rules.slots,
         "shards": rules.shards,

@@ -171,8 +171,12 @@ def encode(record: Record) -> str:
     >>> encode(Notice(1.5, "worker 1 replaced"))
     '{"kind": "notice", "time_s": 1.5, "text": "worker 1 replaced"}'
     """
-    fields = {"kind": type(record).__name__.lower(), **dataclasses.asdict(record)}
-    return json.dumps(finite(fields), allow_nan=False)
+    fields = {"kind": type(record).__name__.lower()}
+    fields |= {field.name: getattr(record, field.name) for field in dataclasses.fields(record)}
+    try:
+        return json.dumps(fields, allow_nan=False)
+    except ValueError:  # it happens to few records, and to look for it takes longer than to write
+        return json.dumps(finite(fields), allow_nan=False)
 
 
 def finite(value: Any) -> Any:

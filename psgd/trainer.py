@@ -33,7 +33,6 @@ from psgd.core.layout import Role
 from psgd.core.local_steps import LocalSteps, mini_batches
 from psgd.core.modes import Async, Mode, Rules, Sync
 from psgd.data.batches import MapDataset
-from psgd.data.sampler import BatchPlan
 from psgd.deciding import check_callbacks, policies_of, schedule_of
 from psgd.errors import ConfigurationError
 from psgd.planning import (
@@ -60,6 +59,7 @@ from psgd.running import run
 from psgd.simulation.world import World
 from psgd.training.callbacks import Callback
 from psgd.training.groups import check_groups
+from psgd.training.length import Pass, check_length
 from psgd.training.losses import resolve_loss
 from psgd.training.metrics import MetricLike, resolve_metrics
 from psgd.training.optimizers import ConfiguredOptimizer
@@ -238,7 +238,7 @@ class Trainer:
         workers, placement = self.scale()
         self._rules(workers, self.steps, self.evaluate_every)
         self._training(placement)
-        self._check_world(placement)
+        self._check_world(workers, placement)
 
     def fit(self) -> Result:
         """Train.
@@ -274,9 +274,9 @@ class Trainer:
         samples = None if data is None else count_samples("train_data", data)
         if evaluation_data is not None:
             count_samples("val_data", evaluation_data)
-        steps, evaluate_every = self._budget(samples, self.slots or workers)
+        one_pass = None if samples is None else self._pass(samples, workers)
+        per_epoch, steps = None if one_pass is None else one_pass.batches, self._steps(one_pass)
         model = first_model(self.model, self.seed, self.warm_start)
-        per_epoch = None if samples is None else self._batches_per_epoch(samples, self.slots or workers)
         schedule = schedule_of(self.callbacks, self.lr_scheduler, per_epoch, mini_batches(self.local_steps))
         optimizer = check_update(model, self.optimizer)
         policies = policies_of(self.callbacks, max(float(group["lr"]) for group in optimizer.param_groups))
@@ -293,7 +293,7 @@ class Trainer:
             rehearse(self.model, self._training(placement), data)
         check_monitors(policies, self.model, self._training(placement), evaluation_data)
         job = Job(
-            rules=self._rules(workers, steps, evaluate_every),
+            rules=self._rules(workers, steps, self._evaluate_every(one_pass)),
             workers=workers,
             layout=layout,
             whole=keeps_whole(self.layout, update_of(self.optimizer, schedule, self.local_steps)[0], layout, self.clip),
@@ -330,21 +330,16 @@ class Trainer:
         data, (workers, _) = self._factory("train_data"), self.scale()
         if data is None:
             return None
-        samples, slots = count_samples("train_data", data), self.slots or workers
-        steps, per_epoch = self._budget(samples, slots)[0], self._batches_per_epoch(samples, slots)
-        return None if steps is None else (steps, max(per_epoch // mini_batches(self.local_steps), 1))
+        one_pass = self._pass(count_samples("train_data", data), workers)
+        steps = self._steps(one_pass)
+        return None if steps is None else (steps, one_pass.steps)
 
     def _check_length(self) -> None:
         """The built-in loop needs data and an end; an own loop brings both along."""
         if self.train_loop is None:
             if self.train_data is None:
                 raise ConfigurationError("train_data must be given, unless train_loop is; got neither")
-            if (self.epochs is None) == (self.steps is None):
-                raise ConfigurationError(
-                    f"either epochs or steps must be given, got epochs={self.epochs} and steps={self.steps}"
-                )
-            if self.epochs is not None and self.epochs < 1:
-                raise ConfigurationError(f"epochs must be >= 1, got {self.epochs}")
+            check_length(self.epochs, self.steps)
             if self.train_loop_config is not None:
                 raise ConfigurationError("train_loop_config must be left out without a train_loop")
             return
@@ -360,10 +355,13 @@ class Trainer:
         if self.val_data is None and self.evaluate_every is not None:
             raise ConfigurationError(f"evaluate_every needs val_data, got {self.evaluate_every} and no data")
 
-    def _check_world(self, placement: Placement) -> None:
+    def _check_world(self, workers: int, placement: Placement) -> None:
         """What is simulated is computed here, and goes no real way."""
         if self.world is None:
             return
+        if not isinstance(self.world, World):
+            raise ConfigurationError(f"world must be psgd.World(...), got {self.world!r}")
+        self.world.check_slots(self.slots or workers)
         if self.train_loop is not None:
             raise ConfigurationError("world must be left out with a train_loop: the built-in loop can be simulated")
         if self.plane not in ("auto", "memory"):
@@ -425,19 +423,13 @@ class Trainer:
         data = getattr(self, name)
         return None if data is None else data_factory(name, data)
 
-    def _budget(self, samples: int | None, slots: int) -> tuple[int | None, int | None]:
-        """Steps of the run, and between evaluations."""
-        if samples is None:
-            return None, None
-        per_epoch, each = self._batches_per_epoch(samples, slots), mini_batches(self.local_steps)
-        steps = self.steps if self.epochs is None else self.epochs * per_epoch // each
-        if steps == 0:
-            raise ConfigurationError(
-                f"local steps must be <= the {(self.epochs or 1) * per_epoch} batches that a slot draws in all epochs, "
-                f"got {each}; lower them or batch_size, or train for more epochs"
-            )
-        return steps, None if self.val_data is None else self.evaluate_every or max(per_epoch // each, 1)
+    def _pass(self, samples: int, workers: int) -> Pass:
+        return Pass(samples, self.slots or workers, self.batch_size, self.local_steps)
 
-    def _batches_per_epoch(self, samples: int, slots: int) -> int:
-        """How many a slot draws in a pass over the data."""
-        return BatchPlan(samples, slots, self.batch_size, self.seed).steps_per_epoch
+    def _steps(self, one_pass: Pass | None) -> int | None:
+        """Of the run."""
+        return self.steps if one_pass is None or self.epochs is None else one_pass.steps_in(self.epochs)
+
+    def _evaluate_every(self, one_pass: Pass | None) -> int | None:
+        """Steps between evaluations."""
+        return None if one_pass is None or self.val_data is None else self.evaluate_every or one_pass.steps

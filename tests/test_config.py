@@ -1,3 +1,4 @@
+import math
 from dataclasses import replace
 from typing import Any
 
@@ -38,7 +39,8 @@ def make_job(**changes: Any) -> Job:
             {"slot": 0, "delay": 0.5},
             r"straggler delay must be a duration, such as psgd.parse_duration\('50ms'\), got 0.5",
         ),
-        ({"slot": 0, "factor": 0.5}, "straggler factor must be >= 1, got 0.5"),
+        ({"slot": 0, "factor": 0.5}, "straggler factor must be a finite number >= 1, got 0.5"),
+        ({"slot": 0, "factor": math.nan}, "straggler factor must be a finite number >= 1, got nan"),
     ],
 )
 def test_a_straggler_can_only_be_slower(values: dict[str, Any], message: str) -> None:

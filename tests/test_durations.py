@@ -46,6 +46,18 @@ def test_a_malformed_duration_is_refused_with_the_grammar(text: str) -> None:
         parse_duration(text)
 
 
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("lognormal:1:40", "sigma must be <= 10, or durations have no end, got 40 in 'lognormal:1:40'"),
+        ("pareto:1:0.01", "alpha must be >= 0.1, or durations have no end, got 0.01 in 'pareto:1:0.01'"),
+    ],
+)
+def test_a_duration_that_may_be_endless_is_refused(text: str, message: str) -> None:
+    with pytest.raises(ConfigurationError, match=f"^{message}$"):
+        parse_duration(text)
+
+
 @pytest.mark.parametrize("text", ["0%1", "101%1"])
 def test_a_probability_must_be_one(text: str) -> None:
     with pytest.raises(ConfigurationError, match=r"^a probability must be in 0 … 100 %, got"):

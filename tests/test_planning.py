@@ -12,9 +12,10 @@ from safetensors.torch import save_file
 from torch import nn
 from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 
-from psgd.config import Clip, Training
+from psgd.config import Clip, Placement, Straggler, Training
 from psgd.core.corrections import Correction, DelayCompensation, GapAware, LagRate
-from psgd.core.modes import Async
+from psgd.core.modes import Async, Sync
+from psgd.durations import parse_duration
 from psgd.errors import ConfigurationError
 from psgd.planning import (
     check_folder,
@@ -23,6 +24,8 @@ from psgd.planning import (
     check_update,
     count_samples,
     data_factory,
+    describe,
+    describe_timing,
     explain_copies,
     first_model,
     keeps_whole,
@@ -30,6 +33,8 @@ from psgd.planning import (
     rehearse,
 )
 from psgd.runlog import FILE_NAME
+from psgd.simulation.timing import TimingJob
+from psgd.simulation.world import World
 from psgd.training.metrics import resolve_metrics
 from psgd.training.optimizers import resolve_optimizer
 from psgd.transport.flat import layout_of, tensors_of
@@ -288,3 +293,19 @@ def test_what_a_correction_takes_of_the_shards_memory_is_told(
 @pytest.mark.parametrize("correction", [None, LagRate(), DelayCompensation(0.0)])
 def test_what_takes_nothing_is_not_told(correction: Correction | None) -> None:
     assert explain_copies(make_job(mode=Async(), correction=correction)) is None
+
+
+# ------------------------------------------------------------------ what the header says
+
+
+def test_a_run_without_gradients_names_what_every_run_does_in_the_same_words() -> None:
+    stragglers = (Straggler(1, parse_duration("exp:50ms"), 2.0),)
+    job = make_job(mode=Sync(1), slots=4, workers=2, stragglers=stragglers)
+    timing = TimingJob(job.rules, workers=2, batch_size=job.training.batch_size, stragglers=stragglers)
+    optimizer = job.optimizer([("weight", nn.Parameter(torch.zeros(2)))])
+    said = describe_timing(timing, World())
+    names = ("mode", "backups", "correction", "local_steps", "slots", "workers", "batch_size", "stragglers")
+    assert {name: said[name] for name in names} == {
+        name: describe(job, Placement(), optimizer, World())[name] for name in names
+    }
+    assert said["stragglers"] == [{"slot": 1, "delay": "exp:50ms", "factor": 2.0}]

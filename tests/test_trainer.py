@@ -1,5 +1,6 @@
 import errno
 import json
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from functools import cache
@@ -238,7 +239,7 @@ def test_a_target_ends_the_run_at_the_evaluation_behind_the_one_that_reached_it(
 def test_a_time_ends_the_run_at_the_evaluation_behind_the_one_that_noticed() -> None:
     result = make(callbacks=[StopAfter(1e-9)], epochs=9).fit()
     assert result.figures["steps"] == 2 * 4
-    assert result.figures["stopped_early"] == "0.0 of 1e-09 s have passed: stopped at step 8"
+    assert re.fullmatch(r"\d+\.\d of 1e-09 s have passed: stopped at step 8", result.figures["stopped_early"])
 
 
 @pytest.mark.parametrize("wire", ["float32", "bfloat16", "onebit"])
@@ -699,3 +700,10 @@ def test_shards_cut_tensors_for_the_outer_optimizer_whatever_the_inner_one_needs
     plan = make(optimizer=lamb, local_steps=psgd.LocalSteps(2), layout="sliced").plan()
     assert not plan.job.whole
     assert plan.settings["optimizer"] == "LAMB"
+
+
+def test_a_world_must_be_one_and_know_no_other_slots_than_the_job() -> None:
+    with pytest.raises(ConfigurationError, match=r"^world must be psgd.World\(\.\.\.\), got 5$"):
+        make(world=5)
+    with pytest.raises(ConfigurationError, match=r"must be < slots \(2\), got 2$"):
+        make(world=psgd.World(slots=((2, constant(3.0)),)))

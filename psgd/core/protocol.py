@@ -125,9 +125,10 @@ class ShardProtocol:
 
     def worded(self, request: Request, reply: Reply) -> Reply:
         """The reply as this request gets it: a receipt says whether weights come along, if the push wanted them."""
-        if isinstance(request, Push) and isinstance(reply, Receipt) and request.renew:
-            return replace(reply, renewed=reply.version == self.version != request.pulled)
-        return reply
+        if not (isinstance(request, Push) and isinstance(reply, Receipt) and request.renew):
+            return reply
+        renewed = reply.version == self.version != request.pulled
+        return replace(reply, renewed=True) if renewed else reply
 
     def _handled(self, event: Event, now: float) -> list[Effect]:
         match event:

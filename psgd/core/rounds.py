@@ -36,6 +36,8 @@ class RoundLead:
     mode: Sync
     gate: RoundGate
     holders: dict[Slot, dict[Shard, bool]] = field(default_factory=dict)
+    whole: set[Slot] = field(default_factory=set)
+    """Slots that all shards hold; counted as it comes: to look at every slot for each message would take too long."""
     measure: Measure | None = None
     squares: dict[Shard, ExactSum] = field(default_factory=dict)
     commit: Commit | None = None
@@ -46,16 +48,19 @@ class RoundLead:
         """A shard holds a slot's gradient of the open step; what follows, if that was the last one missing."""
         if held.step != self.gate.steps or self.measure is not None:
             return None  # of a step that has closed, or whose slots are chosen: a message that was sent again, or late
-        self.holders.setdefault(held.slot, {}).setdefault(held.shard, held.finite)
+        holders = self.holders.setdefault(held.slot, {})
+        holders.setdefault(held.shard, held.finite)
+        if len(holders) == self.rules.shards:
+            self.whole.add(held.slot)
         if self.gate.cut_short:
             return Commit(held.step, (), update=False)
-        accepted = sorted(slot for slot, shards in self.holders.items() if len(shards) == self.rules.shards)
-        if len(accepted) < self.mode.quorum(self.rules.slots):
+        if len(self.whole) < self.mode.quorum(self.rules.slots):
             return None
+        accepted = tuple(sorted(self.whole))
         finite = all(all(self.holders[slot].values()) for slot in accepted)
         if finite and self.rules.clip_norm is not None:
-            return Measure(held.step, tuple(accepted))
-        return self._close(held.step, tuple(accepted), update=finite)
+            return Measure(held.step, accepted)
+        return self._close(held.step, accepted, update=finite)
 
     def take(self, measured: Measured) -> Commit | None:
         """How large a shard's part of the mean is; the commit, if that was the last one missing."""
@@ -81,6 +86,7 @@ class RoundLead:
     def committed(self, commit: Commit, now: float) -> list[Effect]:
         """Keep the commit and tell every other shard."""
         self.holders.clear()
+        self.whole.clear()
         self.measure = None
         self.commit, self.sent_at = commit, now
         self.unconfirmed = set(self._others())
@@ -223,19 +229,21 @@ class Rounds:
         self._closing, self._held, self._held_since, self._measured = None, {}, {}, None
         self._open = Step(step + 1)
         self.version = Version(self.version + commit.update)
-        taken = len(commit.accepted) if commit.update else 0
+        accepted = frozenset(commit.accepted)
+        taken = len(accepted) if commit.update else 0
         self.accepted += taken
         self.dropped += self._rules.slots - taken
-        self.nonfinite += len(commit.accepted) - taken
+        self.nonfinite += len(accepted) - taken
         effects: list[Effect] = []
         if self._lead is not None:
             self._lead.gate.closed(self._open)
+        verdict = _verdict(commit, held)
         for slot in sorted(held):
-            if not (commit.update and slot in commit.accepted):
+            if not (commit.update and slot in accepted):
                 effects.append(Discard(slot))
-            status, reason = _verdict(commit, held, slot)
+            status, reason = (Status.LATE, _late(step)) if slot not in accepted else verdict
             scale = commit.clip_scale if status is Status.ACCEPTED else 1.0
-            used, held_s = lr if slot in commit.accepted else (), self._decided_at - since[slot]
+            used, held_s = lr if slot in accepted else (), self._decided_at - since[slot]
             effects += self._answer(slot, step, status, reason, used, scale, held_s)
         boundary = boundary_at(self._rules, self._open)
         if boundary is not None:
@@ -281,10 +289,8 @@ def _late(step: Step) -> str:
     return f"step {step} closed without it"
 
 
-def _verdict(commit: Commit, held: dict[Slot, Held], slot: Slot) -> tuple[Status, str]:
-    """What becomes of a held gradient when the step closes, and why."""
-    if slot not in commit.accepted:
-        return Status.LATE, _late(commit.step)
+def _verdict(commit: Commit, held: dict[Slot, Held]) -> tuple[Status, str]:
+    """What becomes of the gradients that the step closes with, and why."""
     if not commit.update:
         culprits = ", ".join(str(s) for s in commit.accepted if not held[s].finite)
         whose = f"from slot {culprits}" if culprits else "in the mean of finite gradients"

@@ -27,7 +27,7 @@ from psgd.coordinator.coordinator import (
 )
 from psgd.core.ids import LEAD, Boundary, Shard, Step
 from psgd.core.membership import Membership
-from psgd.core.messages import Announce, Read, Reply, Request, Settle
+from psgd.core.messages import Announce, Figures, Inspect, Read, Reply, Request, Settle
 from psgd.core.modes import Rules
 from psgd.errors import InternalError, LostError
 from psgd.runlog import Notice, Timed
@@ -39,11 +39,15 @@ from psgd.simulation.plane import SimulatedConnection, SimulatedPeers
 from psgd.simulation.server import Server, SimulatedShard
 from psgd.simulation.world import World
 from psgd.transport.base import Connection, PeerLink, nobody_waits
+from psgd.transport.memory import MemoryConnection
+from psgd.transport.state import ask
 from psgd.worker.loop import Pace, Worker
 
 MakeShard = Callable[[Shard, PeerLink, OnBoundary], SimulatedShard]
 Hire = Callable[[int, Membership, Sequence[Connection], Pace], Worker[Any]]
 """(number, membership, connections by shard, pace) to a worker that has not started."""
+FRUITLESS_FAILURES = 100
+"""Of each worker on average, within which no iteration has ended: then none may ever."""
 SURVIVES_ALL = -1
 """Failures of workers: a simulated run goes on however many there are."""
 
@@ -98,6 +102,8 @@ class VirtualCluster:
             self._servers[number] = Server(shard, agenda, world.service, world.update, self._generator)
         self._workers: dict[int, Worker[Any]] = {}
         self._connections: dict[int, list[SimulatedConnection]] = {}
+        self._failures = 0
+        self._ended_iterations = 0
         self._ended = False
 
     @property
@@ -142,10 +148,9 @@ class VirtualCluster:
             self._agenda.after(lifetime, partial(self._fail, number, connections))
 
     def _wake(self, number: int) -> None:
-        """Let a worker do what it can."""
+        """Let a worker do what it can, behind each reply and each computation: there is never more for it to take."""
         worker = self._workers[number]
-        while worker.advance(timeout_s=0):
-            pass
+        worker.advance(timeout_s=0)
         if worker.done:
             self._dismiss(number)
             self._agenda.soon(partial(self._take, WorkerEnded(number)))
@@ -182,8 +187,21 @@ class VirtualCluster:
     def _fail(self, number: int, connections: Sequence[SimulatedConnection]) -> None:
         if self._connections.get(number) is connections:  # or it has ended
             self._dismiss(number)
+            self._check_progress()
             lost = WorkerLost(number, f"failed at {self._agenda.now:.6g} s")
             self._agenda.after(self._world.downtime.draw(self._generator), partial(self._take, lost))
+
+    def _check_progress(self) -> None:
+        """Give up where workers fail faster than they can compute: virtual time has no end by itself."""
+        figures = ask(MemoryConnection(self._servers[LEAD].shard), Inspect()).result()
+        if isinstance(figures, Figures) and figures.accepted + figures.dropped > self._ended_iterations:
+            self._ended_iterations, self._failures = figures.accepted + figures.dropped, 0
+        self._failures += 1
+        if self._failures > FRUITLESS_FAILURES * (1 + max(self._coordinator.membership.workers)):
+            raise LostError(
+                f"no iteration has ended since workers have failed {self._failures - 1} times: mtbf must be longer "
+                f"than an iteration takes, got {self._world.mtbf:g} s"
+            )
 
     # ------------------------------------------------------------------ the coordinator
 

@@ -1,6 +1,7 @@
 """The network: every node has one link out and one link in, each a queue, so many who send to one node wait there."""
 
 from collections.abc import Hashable
+from functools import partial
 
 import numpy as np
 
@@ -15,7 +16,7 @@ class Network:
 
     A message leaves when its sender's link is free, travels for the latency, and occupies the receiver's link for as
     long as its bytes take; both links carry it at the same time, as a stream does. What arrives at one node from many
-    at once comes one after another (incast).
+    at once comes one after another (incast), whose first byte is there first.
 
     Args:
         latency: of a message, one way.
@@ -41,6 +42,11 @@ class Network:
             return
         left = max(agenda.now, self._out_free.get(source, 0.0))
         self._out_free[source] = left + occupied
-        here = max(left + latency, self._in_free.get(target, 0.0)) + occupied
+        agenda.at(left + latency, partial(self._receive, target, occupied, arrived))
+
+    def _receive(self, target: Node, occupied: float, arrived: Act) -> None:
+        """The first byte is here: the others come as soon as those of messages that were here before are through."""
+        agenda = self._agenda
+        here = max(agenda.now, self._in_free.get(target, 0.0)) + occupied
         self._in_free[target] = here
         agenda.at(here, arrived)

@@ -35,8 +35,8 @@ class Server:
     ) -> None:
         self.shard = shard
         self._agenda = agenda
-        self._service = service
-        self._update = update
+        self._service = service if service.mean > 0 else None
+        self._update = update if update.mean > 0 else None
         self._generator = generator
         self._waiting: deque[tuple[Act, bool]] = deque()
         self._leaving: list[Act] = []
@@ -74,9 +74,9 @@ class Server:
             send()
         self._busy = False
 
-    def _pass(self, duration: Duration, times: int, act: Act) -> None:
-        """Go on once so many of these durations have passed."""
-        seconds = sum(duration.draw(self._generator) for _ in range(times))
+    def _pass(self, duration: Duration | None, times: int, act: Act) -> None:
+        """Go on once so many of these durations have passed; None passes at once."""
+        seconds = 0.0 if duration is None else sum(duration.draw(self._generator) for _ in range(times))
         if seconds > 0:
             self._agenda.after(seconds, partial(self._go_on, act))
         else:

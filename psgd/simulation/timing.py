@@ -4,7 +4,7 @@ import queue
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-from psgd.config import Straggler
+from psgd.config import Straggler, check_stragglers
 from psgd.coordinator.coordinator import Coordinator, SaveSnapshot, SnapshotEvaluated
 from psgd.core.ids import LEAD, Boundary, Shard
 from psgd.core.membership import Membership
@@ -44,7 +44,7 @@ class TimingJob:
         seed: of everything random.
 
     Raises:
-        ConfigurationError: if a number is out of range.
+        ConfigurationError: if a number is out of range, or a straggler is none of the slots.
     """
 
     rules: Rules
@@ -63,6 +63,12 @@ class TimingJob:
             raise ConfigurationError(
                 f"batch_size must be >= 1 and parameters >= 0, got {self.batch_size} and {self.parameters}"
             )
+        check_stragglers(self.stragglers, self.rules.slots)
+
+    @property
+    def iteration_samples(self) -> int:
+        """How many an iteration stands for."""
+        return self.rules.mini_batches * self.batch_size
 
     @property
     def iteration_samples(self) -> int:
@@ -89,6 +95,10 @@ def run_timing(job: TimingJob, world: World, observe: Callable[[Record], None]) 
     Args:
         observe: told about every record; times are virtual.
 
+    Raises:
+        ConfigurationError: if the world knows slots that the job has not.
+        LostError: if workers fail so often that nothing comes of it.
+
     Example:
         >>> from psgd.core.modes import Async
         >>> job = TimingJob(Rules(Async(), slots=4, shards=1, steps=25), workers=4)
@@ -102,6 +112,7 @@ class _TimingRun:
     """The run of one job; there is nothing to evaluate or to keep."""
 
     def __init__(self, job: TimingJob, world: World, observe: Callable[[Record], None]) -> None:
+        world.check_slots(job.rules.slots)
         self._job = job
         self._observe = observe
         self._agenda = Agenda()

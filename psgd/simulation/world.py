@@ -7,6 +7,7 @@ from typing import Any
 from psgd.durations import NONE, Duration, constant
 from psgd.errors import ConfigurationError
 
+DURATIONS = ("compute", "latency", "service", "update", "evaluation", "downtime")
 UNIT, TEN = constant(1.0), constant(10.0)
 
 
@@ -26,7 +27,7 @@ class World:
         downtime: until a worker that failed is replaced.
 
     Raises:
-        ConfigurationError: if a number is out of range, or a slot is named twice.
+        ConfigurationError: if a number is out of range, a duration is none, or a slot is named twice.
 
     Example:
         >>> from psgd.durations import parse_duration
@@ -48,9 +49,27 @@ class World:
         for name in ("bandwidth", "mtbf"):
             if not getattr(self, name) > 0:
                 raise ConfigurationError(f"{name} must be > 0, got {getattr(self, name)}")
+        durations = {f"compute of slot {slot}": duration for slot, duration in self.slots}
+        for name, value in [*((name, getattr(self, name)) for name in DURATIONS), *durations.items()]:
+            if not isinstance(value, Duration):
+                raise ConfigurationError(
+                    f"{name} must be a duration, such as psgd.parse_duration('50ms'), got {value!r}"
+                )
         named = [slot for slot, _ in self.slots]
         if len(set(named)) != len(named):
             raise ConfigurationError(f"slots must name each slot once, got {named}")
+
+    def check_slots(self, slots: int) -> None:
+        """Refuse single slots that the job has not.
+
+        Raises:
+            ConfigurationError: if one is named.
+        """
+        for slot, _ in self.slots:
+            if not 0 <= slot < slots:
+                raise ConfigurationError(
+                    f"slots with a compute time of their own must be < slots ({slots}), got {slot}"
+                )
 
     def compute_of(self, slot: int) -> Duration:
         """How long a slot's mini-batch takes."""

@@ -71,6 +71,14 @@ def test_a_link_is_free_again_when_its_bytes_are_through() -> None:
     assert net.run() == [("as", 1.0), ("bs", 6.0)]
 
 
+def test_a_link_is_not_kept_for_what_has_not_left_yet() -> None:
+    net = Net(bandwidth=100.0)
+    net.send("a", "t", 300)
+    net.send("a", "s", 100)  # leaves at 3
+    net.agenda.after(1.0, lambda: net.send("b", "s", 100))
+    assert net.run() == [("bs", 2.0), ("at", 3.0), ("as", 4.0)]
+
+
 def test_latencies_are_drawn() -> None:
     net = Net(parse_duration("exp:1"))
     for _ in range(2000):

@@ -8,7 +8,7 @@ from psgd.config import Straggler
 from psgd.core.local_steps import LocalSteps
 from psgd.core.modes import Async, Mode, Rules, Sync
 from psgd.durations import constant, parse_duration
-from psgd.errors import ConfigurationError
+from psgd.errors import ConfigurationError, LostError
 from psgd.runlog import Iteration, Record
 from psgd.simulation.timing import Timing, TimingJob, run_timing
 from psgd.simulation.world import World
@@ -133,11 +133,27 @@ def test_workers_that_fail_are_replaced_and_nothing_is_counted_twice() -> None:
     assert timing.seconds > time(Async(4), 6, 40, World(compute=parse_duration("exp:1")))[0].seconds
 
 
-def test_an_iteration_of_local_steps_computes_several_mini_batches() -> None:
-    job = TimingJob(Rules(Sync(), 2, 1, 3, local_steps=LocalSteps(4)), workers=2, batch_size=8)
+@pytest.mark.parametrize("mode", [Sync(), Async()])
+def test_a_run_whose_workers_fail_before_they_have_computed_is_given_up(mode: Mode) -> None:
+    world = World(compute=constant(1.0), mtbf=0.01)
+    message = r"^no iteration has ended since workers have failed 200 times: mtbf must be longer .*, got 0.01 s$"
+    with pytest.raises(LostError, match=message):
+        time(mode, 4, 5, world, workers=2)
+
+
+def test_however_often_workers_fail_a_run_goes_on_as_long_as_iterations_end() -> None:
+    world = World(compute=constant(1.0), mtbf=1.0, downtime=constant(0.0))
+    timing, _ = time(Async(), 2, 300, world)  # about 1,000 failures, far more than nothing may come of
+    assert timing.figures.accepted == 600
+    assert timing.seconds == pytest.approx(300 * (math.e - 1), rel=0.1)  # until a worker lives for a second
+
+
+def test_an_iteration_of_local_steps_has_as_many_mini_batches() -> None:
     records: list[Record] = []
-    assert run_timing(job, World(), records.append).seconds == 12.0
-    assert {record.samples for record in records if isinstance(record, Iteration)} == {32}
+    job = TimingJob(Rules(Sync(), 2, 1, 3, local_steps=LocalSteps(5)), workers=2, batch_size=4)
+    timing = run_timing(job, World(), records.append)
+    assert timing.seconds == 15.0
+    assert {record.samples for record in records if isinstance(record, Iteration)} == {20}
 
 
 def test_modes_with_one_seed_have_the_same_luck() -> None:
@@ -152,6 +168,13 @@ def test_modes_with_one_seed_have_the_same_luck() -> None:
 def test_more_workers_than_slots_are_refused() -> None:
     with pytest.raises(ConfigurationError, match="workers must be in 1 … 2, the slots, got 3"):
         TimingJob(Rules(Sync(), 2, 1, 5), workers=3)
+
+
+def test_slots_that_the_job_has_not_are_refused() -> None:
+    with pytest.raises(ConfigurationError, match=r"must be < slots \(2\), got 2"):
+        time(Sync(), 2, 5, World(slots=((2, constant(3.0)),)))
+    with pytest.raises(ConfigurationError, match=r"^straggler slot must be < slots \(2\), got 2$"):
+        TimingJob(Rules(Sync(), 2, 1, 5), workers=2, stragglers=(Straggler(2, factor=2.0),))
 
 
 def test_a_simulation_without_an_end_is_refused() -> None:

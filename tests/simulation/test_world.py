@@ -35,6 +35,27 @@ def test_a_rate_must_be_positive(name: str, value: float) -> None:
         World(**{name: value})  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize("name", ["compute", "latency", "service", "update", "evaluation", "downtime"])
+def test_a_duration_must_be_one(name: str) -> None:
+    message = rf"^{name} must be a duration, such as psgd.parse_duration\('50ms'\), got 0.5$"
+    with pytest.raises(ConfigurationError, match=message):
+        World(**{name: 0.5})  # type: ignore[arg-type]
+
+
+def test_the_compute_time_of_a_slot_must_be_a_duration() -> None:
+    with pytest.raises(ConfigurationError, match=r"^compute of slot 3 must be a duration, such as"):
+        World(slots=((3, 2.0),))  # type: ignore[arg-type]
+
+
+def test_a_slot_that_the_job_has_not_is_refused() -> None:
+    world = World(slots=((4, constant(2.0)),))
+    world.check_slots(5)
+    with pytest.raises(
+        ConfigurationError, match=r"^slots with a compute time of their own must be < slots \(4\), got 4$"
+    ):
+        world.check_slots(4)
+
+
 def test_a_slot_is_named_once() -> None:
     with pytest.raises(ConfigurationError, match=r"^slots must name each slot once, got \[1, 1\]$"):
         World(slots=((1, constant(2.0)), (1, constant(3.0))))
