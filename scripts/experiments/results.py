@@ -1,4 +1,4 @@
-"""What the experiments have in common: their options, the runs that are kept, verdicts, the page with its picture."""
+"""What all experiments have: options, runs that are kept, claims with their verdicts, a page with its picture."""
 
 import argparse
 import json
@@ -78,8 +78,9 @@ class Runs:
         self._file = file
         self._kept: dict[str, dict[str, Any]] = {}
         if file.is_file():
-            # A line without its end is of a run whose writer was killed.
-            lines = [line for line in file.read_text(encoding="utf-8").splitlines(keepends=True) if line.endswith("\n")]
+            whole, end, _torn = file.read_text(encoding="utf-8").rpartition("\n")  # a writer may have been killed
+            file.write_text(whole + end, encoding="utf-8")
+            lines = whole.splitlines()
             self._kept = {_key(kept["settings"]): kept["figures"] for kept in map(json.loads, lines)}
 
     def of(self, settings: dict[str, Any], make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
@@ -178,4 +179,4 @@ def as_page(findings: Findings, command: str) -> str:
         "\n".join(f"- {note}" for note in findings.notes),
         f"Made by `{command}`.",
     ]
-    return "\n\n".join([*filter(None, sections), ""])
+    return "\n\n".join(filter(None, sections)) + "\n"
