@@ -67,11 +67,6 @@ class TimingJob:
 
     @property
     def iteration_samples(self) -> int:
-        """How many an iteration stands for."""
-        return self.rules.mini_batches * self.batch_size
-
-    @property
-    def iteration_samples(self) -> int:
         """What an iteration stands for."""
         return self.batch_size * self.rules.mini_batches
 
