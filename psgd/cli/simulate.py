@@ -55,6 +55,7 @@ def _time(config: SimulateConfig, out: Path) -> dict[str, Any]:
             config.shards,
             config.iterations or config.steps or STEPS,
             local_steps=config.choose_local_steps(),
+            correction=config.choose_correction(),
         ),
         config.workers,
         config.batch_size,
