@@ -4,8 +4,8 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from psgd.analysis.numbers import label
 from psgd.analysis.page.bands import Band, band_of
-from psgd.analysis.page.numbers import label
 from psgd.analysis.series import Curve, ModeSeries, RunSeries, Timeline
 from psgd.runlog import goal_of
 
