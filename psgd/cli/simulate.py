@@ -47,9 +47,10 @@ def _train(config: SimulateConfig, out: Path) -> dict[str, Any]:
 
 def _time(config: SimulateConfig, out: Path) -> dict[str, Any]:
     """Without gradients."""
-    slots = config.slots or config.workers
+    slots = config.workers if config.slots is None else config.slots
+    steps = next(length for length in (config.iterations, config.steps, STEPS) if length is not None)
     job = TimingJob(
-        Rules(config.choose_mode(), slots, config.shards, config.iterations or config.steps or STEPS),
+        Rules(config.choose_mode(), slots, config.shards, steps),
         config.workers,
         config.batch_size,
         config.parameters,
