@@ -2,6 +2,7 @@
 
 import math
 import statistics
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
@@ -84,10 +85,18 @@ class Target:
 
     Args:
         metric: as evaluations name it: ``test_accuracy``.
+
+    Raises:
+        ConfigurationError: if nothing could ever reach it, or everything does.
     """
 
     metric: str
     value: float
+
+    def __post_init__(self) -> None:
+        if self.measure.name == "accuracy" and not 0 < self.value <= 1:
+            remedy = f"; try {self.value / 100:g}" if 1 < self.value <= 100 else ""
+            raise ConfigurationError(f"target must be > 0 and <= 1 in {self.metric}, got {self.value:g}{remedy}")
 
     @property
     def measure(self) -> Metric:
@@ -162,6 +171,11 @@ class Rate:
     def diverged(self) -> int:
         """How many of them have ended with NaN or Inf."""
         return sum(run.diverged for run in self.complete)
+
+    @property
+    def lags(self) -> Counter[int]:
+        """Lag to the number of accepted pushes that had it, of all of them."""
+        return sum((Counter(run.lags) for run in self.complete), Counter[int]())
 
     def values(self, read: Read) -> list[float | None]:
         """A figure of each seed's run; None where there is no run, or it has none."""

@@ -4,7 +4,7 @@ from collections import Counter
 from typing import TYPE_CHECKING
 
 from psgd.analysis.comparison import ComparisonFigures, Rate
-from psgd.analysis.figure import number
+from psgd.analysis.numbers import count, share, spread
 from psgd.analysis.picture_style import finish, look
 
 if TYPE_CHECKING:  # psgd runs without it
@@ -23,16 +23,14 @@ def draw_throughput(figures: ComparisonFigures) -> "Figure":
     picture, axes = _rows(figures)
     longest = 0.0
     for place, (_, arm, rate) in enumerate(figures.shown):
-        spread = rate.spread(lambda run: run.figure("samples_per_s"))
-        if spread.median is None or spread.low is None or spread.high is None:
+        found = rate.spread(lambda run: run.figure("samples_per_s"))
+        if found.median is None or found.low is None or found.high is None:
             continue
-        axes.barh(place, spread.median, height=0.6, color=look(figures, arm)[0])
-        axes.plot([spread.low, spread.high], [place, place], color="black", linewidth=1.5, marker="|", markersize=10)
-        longest = max(longest, spread.high)
-        words = number(spread.median)
-        if spread.low < spread.high:
-            words += f"  ({number(spread.low)}–{number(spread.high)})"
-        axes.annotate(words, (spread.high, place), (8, 0), textcoords="offset points", va="center")
+        axes.barh(place, found.median, height=0.6, color=look(figures, arm)[0])
+        axes.plot([found.low, found.high], [place, place], color="black", linewidth=1.5, marker="|", markersize=10)
+        longest = max(longest, found.high)
+        words = spread(found.median, found.low, found.high, count)
+        axes.annotate(words, (found.high, place), (8, 0), textcoords="offset points", va="center")
     axes.set(xlabel="samples/s", xlim=(0, longest * 1.3 or 1))
     axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
     finish(picture, [axes], figures, "median, and from the least to the greatest", grid="x")
@@ -48,7 +46,7 @@ def draw_shares(figures: ComparisonFigures) -> "Figure":
             part = _mean(rate, name)
             axes.barh(place, part, left=left, height=0.6, color=colour, label=None if place else _word(name))
             if part > 0.06:
-                axes.text(left + part / 2, place, f"{100 * part:.0f} %", ha="center", va="center", color="white")
+                axes.text(left + part / 2, place, share(part), ha="center", va="center", color="white")
             left += part
     axes.set(xlabel="share of the slots' time", xlim=(0, 1))
     axes.xaxis.set_major_formatter(lambda value, _: f"{100 * value:.0f} %")
@@ -69,7 +67,7 @@ def draw_lags(figures: ComparisonFigures) -> "Figure":
     """For each arm whose gradients have a lag: the share of the accepted pushes that had each, over all seeds."""
     from matplotlib.figure import Figure
 
-    lags = {name: (arm, _lags(rate)) for name, arm, rate in figures.shown}
+    lags = {name: (arm, rate.lags) for name, arm, rate in figures.shown}
     stale = {name: each for name, each in lags.items() if any(each[1])}
     columns = min(len(stale), MOST_COLUMNS)
     rows = -(-len(stale) // columns)
@@ -90,17 +88,13 @@ def draw_lags(figures: ComparisonFigures) -> "Figure":
     return picture
 
 
-def _lags(rate: Rate) -> Counter[int]:
-    return sum((Counter(run.lags) for run in rate.complete), Counter[int]())
-
-
 def _histogram(axes: "Axes", counts: Counter[int], width: int, colour: str) -> None:
     """Bars of so many lags each."""
     from matplotlib.ticker import MaxNLocator
 
     bars: Counter[int] = Counter()
-    for lag, count in counts.items():
-        bars[lag // width] += count
+    for lag, pushes in counts.items():
+        bars[lag // width] += pushes
     total = sum(counts.values())
     places = sorted(bars)
     middles = [place * width + (width - 1) / 2 for place in places]

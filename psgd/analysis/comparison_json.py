@@ -1,7 +1,6 @@
 """A comparison for machines: ``report.json``."""
 
 import os
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
@@ -66,7 +65,6 @@ def _choice(figures: ComparisonFigures) -> str | None:
 
 def _mode(figures: ComparisonFigures, name: str, arm: ArmRuns, rate: Rate, out: Path) -> dict[str, Any]:
     target = figures.target
-    lags = sum((Counter(run.lags) for run in rate.complete), Counter[int]())
     return {
         "name": name,
         "optimizer": arm.optimizer,
@@ -78,7 +76,7 @@ def _mode(figures: ComparisonFigures, name: str, arm: ArmRuns, rate: Rate, out: 
         "diverged": rate.diverged,
         "reached": 0 if target is None else len(rate.reached(target)),
         "figures": {each.name: _figure(each, rate, figures) for each in all_figures(figures.metric)},
-        "lag_histogram": {str(lag): count for lag, count in sorted(lags.items())},
+        "lag_histogram": {str(lag): count for lag, count in sorted(rate.lags.items())},
         "lrs": [{"lr": each.lr, **_rate(each, figures.metric)} for each in arm.rates],
         "folders": [None if run is None else os.path.relpath(run.folder, out) for run in rate.runs],
     }

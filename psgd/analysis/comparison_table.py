@@ -4,11 +4,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
+from psgd.analysis import numbers
 from psgd.analysis.comparison import ComparisonFigures, Metric, Rate, Spread
 from psgd.analysis.figure import BY_NAME, SAMPLES_PER_S, TO_TARGET, Figure, of_metric
 from psgd.analysis.tables import Row
 
-NOTHING = "–"
+NOTHING = numbers.DASH
 REST = ("seconds", "samples", "steps", "updates")
 """Figures that are shown last."""
 
@@ -78,7 +79,7 @@ def arms_table(figures: ComparisonFigures) -> Table:
     """Each arm at the learning rate at which it is shown."""
     shown = figures.shown
     naming = (
-        Column("optimizer", tuple(arm.optimizer for _, arm, _ in shown)),
+        Column("optimizer", tuple(arm.optimizer if _trained(rate) else NOTHING for _, arm, rate in shown)),
         Column("mode", tuple(arm.mode for _, arm, _ in shown), decides=True),
         Column("lr", tuple(f"{rate.lr:g}" if rate.lr else NOTHING for _, _, rate in shown)),
     )
@@ -91,6 +92,11 @@ def arms_table(figures: ComparisonFigures) -> Table:
         tuple(column for column in columns if not (column.empty or column.common)),
         tuple((each.heading, each.cells[0]) for each in (*naming, *columns) if each.common and not each.empty),
     )
+
+
+def _trained(rate: Rate) -> bool:
+    """Whether there was anything to optimize, as far as is known."""
+    return all(run.has_gradients for run in rate.complete)
 
 
 def _columns(figures: ComparisonFigures) -> list[tuple[str, Callable[[Rate], str], bool]]:
@@ -154,8 +160,7 @@ def _lag_cell(rate: Rate) -> str:
 
 
 def _spread(spread: Spread, words: Callable[[float], str]) -> str:
-    """The median, and the least and the greatest where they differ, with the unit once."""
+    """The same in words; nothing where half of the runs or more have no such figure."""
     if spread.median is None or spread.low is None or spread.high is None:
         return NOTHING
-    median, low, high = words(spread.median), words(spread.low), words(spread.high)
-    return median if low == high else f"{median} ({low.partition(' ')[0]}–{high.partition(' ')[0]})"
+    return numbers.spread(spread.median, spread.low, spread.high, words)

@@ -23,6 +23,8 @@ EXPECTED = {
 """Settings that differ by what is compared, or by how it was called."""
 SAID = {"slots", "batch_size", "model", "data", "limit", "warm_start", "bytes", "workers", "shards", "stragglers"}
 """Settings that have sentences of their own."""
+OVERLAP = "overlap"
+"""A setting that local steps leave no choice in: their push is not known before the last one has ended."""
 LENGTHS = {"steps": "A slot's mini-batches", "evaluate_every": "A slot's mini-batches between evaluations"}
 """Settings that are counted in steps, which local steps make longer."""
 REPEATED = {"straggler", "optimizers", "modes", "lrs", "seeds"}
@@ -52,9 +54,10 @@ def check_conditions(figures: ComparisonFigures) -> Conditions:
     equal: list[str] = []
     differing: list[str] = []
     compared = len({arm.optimizer for arm in figures.arms}) > 1
-    checks: list[Callable[[Arms], tuple[bool, str]]] = [_weights, _batch]
-    checks += [] if compared else [_optimizer]
-    checks += [] if compared or figures.searched else [_rate]
+    trained = any(run.has_gradients for runs in arms.values() for run in runs)
+    checks: list[Callable[[Arms], tuple[bool, str]]] = [_weights, _batch] if trained else [_seeds, _batch]
+    checks += [] if compared or not trained else [_optimizer]
+    checks += [] if compared or not trained or figures.searched else [_rate]
     for check in (*checks, _machines, _stragglers):
         same, words = check(arms)
         (equal if same else differing).append(f"{words}.")
@@ -78,19 +81,28 @@ def _weights(arms: Arms) -> tuple[bool, str]:
         same, words = _compare(arms, name, partial(setting, name=name))
         if not same:
             return False, words
-    same, words = _compare_seeds(arms)
+    same, seeds = _seeds(arms)
     if not same:
-        return False, words
-    seeds = ", ".join(str(run.settings.get("seed")) for run in next(iter(arms.values())))
+        return False, seeds
     untold = all(setting(run, "model") is None for runs in arms.values() for run in runs)
     hedge = " (if the programs that made them had the same model and data: the logs do not name them)" if untold else ""
-    return True, f"Same seeds ({seeds}), so the same first weights and the same data order per slot{hedge}"
+    return True, f"{seeds}, so the same first weights and the same data order per slot{hedge}"
+
+
+def _seeds(arms: Arms) -> tuple[bool, str]:
+    same, words = _compare_seeds(arms)
+    return same, f"Same seeds ({', '.join(str(run.settings.get('seed')) for run in _runs(arms))})" if same else words
+
+
+def _runs(arms: Arms) -> tuple[RunFigures, ...]:
+    """Of the first arm."""
+    return next(iter(arms.values()))
 
 
 def _batch(arms: Arms) -> tuple[bool, str]:
     def words(run: RunFigures) -> str:
         slots, size = run.settings["slots"], run.settings["batch_size"]
-        return f"{slots} slots × {size} = {slots * size:,} samples"
+        return f"{slots} slot{'' if slots == 1 else 's'} × {size} = {slots * size:,} samples"
 
     same, differing = _compare(arms, "The global batch", words)
     if not same:
@@ -165,7 +177,9 @@ def _rest(arms: Arms) -> list[str]:
         for run in runs
         for name in {*run.settings, *run.settings.get("options", {})} - EXPECTED - SAID - REPEATED - {*LENGTHS}
     }
-    found = [_compare(arms, name, partial(setting, name=name)) for name in sorted(names)]
+    found = [_compare(arms, name, partial(setting, name=name)) for name in sorted(names - {OVERLAP})]
+    free = {name: runs for name, runs in arms.items() if not any(run.settings.get("local_steps") for run in runs)}
+    found += [_compare(free, OVERLAP, partial(setting, name=OVERLAP))] if free else []
     found += [_compare(arms, words, partial(_mini_batches, name=name)) for name, words in LENGTHS.items()]
     return [words for same, words in found if not same]
 
@@ -176,7 +190,7 @@ def _mini_batches(run: RunFigures, name: str) -> int | None:
 
 
 def _first(arms: Arms) -> RunFigures:
-    return next(iter(arms.values()))[0]
+    return _runs(arms)[0]
 
 
 def _compare(arms: Arms, what: str, read: Callable[[RunFigures], Any]) -> tuple[bool, str]:
@@ -195,7 +209,11 @@ def _compare_seeds(arms: Arms) -> tuple[bool, str]:
 
 def _differing(what: str, values: Mapping[str, Iterable[str]]) -> str:
     verb = "differ" if what.endswith("s") else "differs"
-    return f"{what} {verb}: {'; '.join(' '.join((name, ', '.join(each))) for name, each in values.items())}"
+    having: dict[str, list[str]] = {}
+    for name, each in values.items():
+        having.setdefault(", ".join(each), []).append(name)
+    told = (f"{', '.join(names)}{':' if len(names) > 1 else ''} {found}" for found, names in having.items())
+    return f"{what} {verb}: {'; '.join(told)}"
 
 
 def _text(value: Any) -> str:

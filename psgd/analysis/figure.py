@@ -1,11 +1,11 @@
 """The figures that a run has: what they are called, which way is better, and how they are said."""
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
 from psgd.analysis.comparison import Metric, Target
+from psgd.analysis.numbers import Words, count, duration, lr, share, significant, size
 from psgd.analysis.run_figures import RunFigures
 from psgd.analysis.statistics import Scale
 from psgd.runlog import Goal
@@ -26,7 +26,7 @@ class Figure:
     name: str
     heading: str
     scale: Scale
-    words: Callable[[float], str]
+    words: Words
     goal: Goal = "min"
 
     def of(self, run: RunFigures, target: Target | None) -> float | None:
@@ -57,56 +57,6 @@ UNIFORM = math.sqrt(12)
 REACHING = SECONDS_TO_TARGET, SAMPLES_TO_TARGET = "seconds_to_target", "samples_to_target"
 
 
-def seconds(value: float) -> str:
-    """A time, with as many digits as one can believe.
-
-    Example:
-        >>> seconds(1234.5), seconds(12.34), seconds(0.01234)
-        ('1,234 s', '12.3 s', '0.012 s')
-    """
-    return f"{number(value)} s"
-
-
-def number(value: float) -> str:
-    """A number with three digits or so.
-
-    Example:
-        >>> number(12345.6), number(12.345), number(1.2345), number(0.012345), number(0)
-        ('12,346', '12.3', '1.23', '0.012', '0')
-    """
-    if abs(value) >= 100 or value == int(value):
-        return f"{value:,.0f}"
-    return f"{value:.1f}" if abs(value) >= 10 else f"{value:.2f}" if abs(value) >= 1 else f"{value:#.2g}"
-
-
-def share(value: float) -> str:
-    """A part of the whole, in whole percents.
-
-    Example:
-        >>> share(0.256)
-        '26 %'
-    """
-    return f"{100 * value:.0f} %"
-
-
-def size(value: float) -> str:
-    """Bytes.
-
-    Example:
-        >>> size(512), size(1_500_000), size(2e9)
-        ('512 B', '1.50 MB', '2 GB')
-    """
-    for limit, unit in ((1e9, "GB"), (1e6, "MB"), (1e3, "kB")):
-        if value >= limit:
-            return f"{number(value / limit)} {unit}"
-    return f"{value:.0f} B"
-
-
-def plain(value: float) -> str:
-    """As it was written."""
-    return f"{value:.4g}"
-
-
 def of_metric(metric: Metric, kind: Literal["test", "train"]) -> Figure:
     """The final value of a metric on the test or the training set.
 
@@ -118,25 +68,25 @@ def of_metric(metric: Metric, kind: Literal["test", "train"]) -> Figure:
 
 
 TO_TARGET = (
-    Figure(SECONDS_TO_TARGET, "time to target", "log", seconds),
-    Figure(SAMPLES_TO_TARGET, "samples to target", "log", number),
+    Figure(SECONDS_TO_TARGET, "time to target", "log", duration),
+    Figure(SAMPLES_TO_TARGET, "samples to target", "log", count),
 )
-SAMPLES_PER_S = Figure("samples_per_s", "samples/s", "log", number, "max")
+SAMPLES_PER_S = Figure("samples_per_s", "samples/s", "log", count, "max")
 PLAIN = (
-    Figure("seconds", "seconds", "log", number),
-    Figure("samples", "samples", "linear", number),
-    Figure("steps", "steps", "linear", number),
-    Figure("updates", "updates", "linear", number),
+    Figure("seconds", "seconds", "log", count),
+    Figure("samples", "samples", "linear", count),
+    Figure("steps", "steps", "linear", count),
+    Figure("updates", "updates", "linear", count),
     SAMPLES_PER_S,
     Figure("idle_share", "idle", "linear", share),
     Figure("compute_share", "compute", "linear", share),
     Figure("wait_share", "wait", "linear", share),
     Figure("transfer_share", "transfer", "linear", share),
-    Figure("dropped_samples", "dropped samples", "linear", number),
+    Figure("dropped_samples", "dropped samples", "linear", count),
     Figure("bytes", "bytes moved", "linear", size),
-    Figure("lag_mean", "lag", "linear", plain),
-    Figure("lag_max", "greatest lag", "linear", number),
-    Figure("effective_lr", "effective lr", "linear", plain),
+    Figure("lag_mean", "lag", "linear", significant),
+    Figure("lag_max", "greatest lag", "linear", count),
+    Figure("effective_lr", "effective lr", "linear", lr),
 )
 
 

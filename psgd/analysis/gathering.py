@@ -1,6 +1,5 @@
 """Runs that were made elsewhere, gathered into a comparison: by their settings into arms, by their seeds into pairs."""
 
-import json
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -14,6 +13,7 @@ from psgd.core.mode_name import mode_name
 from psgd.core.modes import Async, Mode, Sync
 from psgd.errors import ConfigurationError
 from psgd.runlog import FILE_NAME
+from psgd.training.names import with_arguments
 
 ALIKE = ("data", "model", "limit", "bytes", "slots", "batch_size")
 """Settings without which runs can not be compared at all."""
@@ -77,10 +77,6 @@ def mode_of(settings: Mapping[str, Any]) -> str:
     return mode_name(mode, settings.get("correction"), None if local is None else LocalSteps(**local))
 
 
-def _text(value: Any) -> str:
-    return value if isinstance(value, str) else json.dumps(value, separators=(",", ":"))
-
-
 def _check_alike(runs: Sequence[RunFigures]) -> None:
     first, *others = runs
     for run in others:
@@ -88,9 +84,13 @@ def _check_alike(runs: Sequence[RunFigures]) -> None:
             here, there = setting(first, name), setting(run, name)
             if here != there:
                 raise ConfigurationError(
-                    f"RUN must be runs that can be compared, got {name} {here} in {first.folder} and {there} in "
-                    f"{run.folder}"
+                    f"RUN must be runs that can be compared, got {_having(name, here)} in {first.folder} and "
+                    f"{_having(name, there)} in {run.folder}; report them apart"
                 )
+
+
+def _having(name: str, value: Any) -> str:
+    return f"no {name}" if value is None else f"{name} {value}"
 
 
 def _sort(runs: Sequence[RunFigures]) -> dict[Key, dict[float, dict[int, RunFigures]]]:
@@ -122,7 +122,7 @@ def _optimizers(runs: Sequence[RunFigures]) -> list[str]:
                 name,
                 {key: value for key, value in own.items() if any(other.get(key) != value for other in rivals)},
             )
-        names.append(":".join([written, *(f"{key}={_text(value)}" for key, value in given.items())]))
+        names.append(with_arguments(written, given))
     return names
 
 

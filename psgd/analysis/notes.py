@@ -1,16 +1,21 @@
 """What a reader must know to read a comparison right."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from psgd.analysis.comparison import ArmRuns, ComparisonFigures
 from psgd.analysis.conditions import check_conditions
+from psgd.analysis.numbers import duration
 from psgd.analysis.observations import observe, too_short
 from psgd.analysis.recommendation import BEWARE, Recommendation
+from psgd.analysis.run_figures import RunFigures
+
+OVERRUN = 1.1
+"""How much longer than its budget of seconds a run may take, as a multiple, without a word."""
 
 
 def notes(figures: ComparisonFigures, advice: Recommendation) -> list[str]:
     """What a reader must know to read the table right, one sentence each; without what the advice says itself."""
-    found = [_basis(len(figures.seeds)), *figures.remarks]
+    found = [_basis(len(figures.seeds)), *_virtual(figures), *figures.remarks]
     found += [f"Not equal: {words}" for words in check_conditions(figures).differing]
     if figures.searched:
         found.append(_choice(figures))
@@ -25,6 +30,7 @@ def notes(figures: ComparisonFigures, advice: Recommendation) -> list[str]:
             "Asynchronous arms make an update for each gradient (softsync: for several), synchronous ones one a step, "
             "from the same samples."
         )
+    found += _off_budget(figures)
     each_arm: tuple[Callable[[ComparisonFigures, ArmRuns], list[str]], ...] = (_edge, _losses, _odd)
     found += too_short(figures)
     found += [note for arm in figures.arms for find in each_arm for note in find(figures, arm)]
@@ -36,6 +42,36 @@ def _basis(seeds: int) -> str:
     if seeds == 1:
         return "One run each: how much of a difference is chance can not be told; try --seeds 3."
     return f"Medians over {seeds} seeds, with the least and the greatest; all arms have the same seeds."
+
+
+def _virtual(figures: ComparisonFigures) -> list[str]:
+    runs = figures.runs()
+    if not runs or not all(run.simulated for run in runs):
+        return []
+    return [f"The runs are simulated: seconds are virtual, of a world with compute times of {_compute(runs)}."]
+
+
+def _compute(runs: Sequence[RunFigures]) -> str:
+    return " or ".join(dict.fromkeys(run.settings["world"].get("compute", "unknown") for run in runs))
+
+
+def _off_budget(figures: ComparisonFigures) -> list[str]:
+    """Runs that had fewer seconds than the others, or more: ends are noticed at evaluations."""
+    amount, runs = figures.budget.amount, figures.runs()
+    if figures.budget.kind != "seconds" or amount is None:
+        return []
+    found, times = [], [run.figures["seconds"] for run in runs]
+    if short := sum(each < amount for each in times):
+        found.append(
+            f"{short} of {len(runs)} runs came to the end of their epochs or steps before their {amount:g} s were "
+            "over: raise --epochs or --steps."
+        )
+    if long := sum(each > OVERRUN * amount for each in times):
+        found.append(
+            f"{long} of {len(runs)} runs took longer than their {amount:g} s, up to {duration(max(times))}: they end "
+            "at evaluations, which were too far apart; lower --evaluate-every."
+        )
+    return found
 
 
 def _choice(figures: ComparisonFigures) -> str:
@@ -71,4 +107,4 @@ def _losses(figures: ComparisonFigures, arm: ArmRuns) -> list[str]:
 
 
 def _odd(figures: ComparisonFigures, arm: ArmRuns) -> list[str]:
-    return observe(figures.name(arm), arm, figures.best(arm))
+    return observe(figures.name(arm), arm, figures.best(arm), figures.metric)

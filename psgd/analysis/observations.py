@@ -1,13 +1,16 @@
-"""What is odd about an arm, or about all of them: nobody heard, stale gradients, bounds without effect, short runs."""
+"""What is odd about an arm, or about all of them: nothing learned, slots unheard, stale gradients, short runs."""
 
+import math
 from collections.abc import Sequence
 
 from psgd.analysis.comparison import ArmRuns, ComparisonFigures, Metric, Rate
-from psgd.analysis.figure import share
+from psgd.analysis.numbers import share
 from psgd.analysis.run_figures import RunFigures
 
 UNHEARD = 0.5
 """A slot of whose iterations less is accepted than this part of what the others have is not heard as it should."""
+MOST_QUIET = 3
+"""So many are named one by one."""
 HIGH_LAG, HIGHEST_LAG = 8.0, 32.0
 """Mean and greatest lag from which on gradients count as stale."""
 RISING = 0.1
@@ -17,12 +20,28 @@ SHORT_S = 5.0
 """Runs on real machines that are shorter tell more of how they start than of how fast they are."""
 
 
-def observe(name: str, arm: ArmRuns, rate: Rate) -> list[str]:
+def observe(name: str, arm: ArmRuns, rate: Rate, metric: Metric) -> list[str]:
     """What is odd about the runs of an arm, each as a sentence."""
     if not rate.complete:
         return []
-    found = [*_unheard(rate.complete), *_stale(rate.complete), *_unbound(arm, rate.complete)]
+    runs = rate.complete
+    found = [*_unlearned(runs, metric), *_unheard(runs), *_stale(runs), *_unbound(arm, runs)]
     return [f"{name}: {each}." for each in found]
+
+
+def _unlearned(runs: Sequence[RunFigures], metric: Metric) -> list[str]:
+    """Losses need not become NaN where a learning rate is far too high."""
+    if not all(run.has_gradients and not run.diverged and _gain(run, metric) <= 0 for run in runs):
+        return []
+    return [f"its test {metric.name} ended no better than it was at the first evaluation: it has learned nothing since"]
+
+
+def _gain(run: RunFigures, metric: Metric) -> float:
+    """By how much the metric was better at the end than at first; infinite if there are too few evaluations to tell."""
+    values = [value for _, value in run.test.get(metric.name, ())]
+    if len(values) < FEWEST_POINTS:
+        return math.inf
+    return values[-1] - values[0] if metric.goal == "max" else values[0] - values[-1]
 
 
 def _unheard(runs: Sequence[RunFigures]) -> list[str]:
@@ -33,7 +52,11 @@ def _unheard(runs: Sequence[RunFigures]) -> list[str]:
     accepted = [sum(run.heard[slot][1] for run in runs) for slot in range(slots)]
     finished = [sum(run.heard[slot][0] for run in runs) for slot in range(slots)]
     usual = sorted(accepted)[slots // 2]
-    quiet = [slot for slot in range(slots) if accepted[slot] < UNHEARD * usual]
+    chance = math.sqrt(2 * math.log(slots) * usual)  # about what the greatest of so many Poisson counts is off by
+    quiet = [slot for slot in range(slots) if accepted[slot] < min(UNHEARD * usual, usual - chance)]
+    if len(quiet) > MOST_QUIET:
+        part = share(sum(accepted[slot] for slot in quiet) / sum(accepted))
+        return [f"{len(quiet)} of {slots:,} slots are hardly heard: {part} of all gradients that were used are theirs"]
     return [_quiet(slot, accepted[slot], finished[slot], sum(accepted), slots) for slot in quiet]
 
 

@@ -47,11 +47,11 @@ def sentence(pair: Pair) -> str:
 
 
 def suspicion(pair: Pair) -> str:
-    """What a comparison that leans to one arm gives reason to expect, without a full stop."""
+    """What a comparison that leans to one arm gives reason to fear, without a full stop."""
     if pair.advantage is None or pair.better is None:
         return sentence(pair)
     worse, evidence = pair.other(pair.better), _evidence(pair, pair.advantage)
-    return f"{worse} is likely to be worse than {pair.better} in {topic(pair.contest)} ({evidence})"
+    return f"{worse} looks worse than {pair.better} in {topic(pair.contest)}, if not beyond doubt ({evidence})"
 
 
 def sentences(pairs: Sequence[Pair]) -> str:
@@ -89,14 +89,18 @@ def _statement(names: Sequence[str], pairs: Sequence[Pair]) -> str:
     against = [(pair, pair.other(leader)) for pair in pairs if leader in (pair.a, pair.b)]
     told = [_against(pair, pair.advantage, other) for pair, other in against if pair.told and pair.advantage]
     open_ = [
-        f"{other} ({_evidence(pair, pair.advantage)})" for pair, other in against if pair.advantage and not pair.told
+        f"{other} ({_evidence(pair, pair.advantage)})"
+        for pair, other in against
+        if pair.advantage and not (pair.told or pair.equal)
     ]
+    equal = [other for pair, other in against if pair.equal]
+    like = f", as {'does' if len(equal) == 1 else 'do'} {', '.join(equal)}" if equal else ""
     uncounted = [_having(pair, other) for pair, other in against if pair.advantage is None and pair.seeds]
     if open_ and all(pair.seeds == 1 for pair, _ in against):
         told = [f"one run each, so nothing can be told from {', '.join(open_)}"]
     elif open_:
         told.append(f"no difference can be told from {', '.join(open_)}")
-    return f"{_opening(pairs[0].contest, leader)}: {'; '.join([*told, *uncounted])}."
+    return f"{_opening(pairs[0].contest, leader)}{like}: {'; '.join([*told, *uncounted])}."
 
 
 def leading(names: Sequence[str], pairs: Sequence[Pair]) -> str | None:
@@ -187,11 +191,17 @@ def _having(pair: Pair, name: str) -> str:
     """In how many of its runs an arm has the figure, where not all have it."""
     found, runs = pair.having[0 if name == pair.a else 1], pair.seeds
     if pair.contest.figure.name in REACHING:
-        return f"{name} reached {_target(pair.contest)} in {_out_of(found, runs)}"
-    return f"{name} ended with a {topic(pair.contest)} in {_out_of(found, runs)}"
+        return f"{name} reached {_target(pair.contest)} in {out_of(found, runs)}"
+    return f"{name} ended with a {topic(pair.contest)} in {out_of(found, runs)}"
 
 
-def _out_of(count: int, runs: int) -> str:
+def out_of(count: int, runs: int) -> str:
+    """In how many of its runs an arm has got somewhere.
+
+    Example:
+        >>> out_of(0, 3), out_of(2, 3), out_of(3, 3), out_of(0, 1)
+        ('none of 3 runs', '2 of 3 runs', 'all 3 runs', 'no run')
+    """
     if runs == 1:
         return "its run" if count else "no run"
     if count == runs:

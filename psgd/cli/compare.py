@@ -6,7 +6,7 @@ import sys
 from datetime import UTC, datetime
 from pathlib import Path
 
-from psgd.analysis.comparison import Budget, ComparisonFigures, Target
+from psgd.analysis.comparison import Budget, Target
 from psgd.analysis.comparison_words import in_text
 from psgd.cli.building import build_trainer, usual_metric
 from psgd.cli.compare_config import MOST_EPOCHS, CompareConfig
@@ -46,7 +46,6 @@ def run(config: CompareConfig) -> None:
         if comparison.out.exists():
             tell(f"the runs are in {comparison.out}; with --out {comparison.out} the same command keeps them")
     figures = read_figures(comparison)
-    _tell_too_short(figures)
     report = write_report(figures, comparison.out)
     print(json.dumps(report, allow_nan=False) if config.json else in_text(figures), flush=True)
     if failed:
@@ -149,17 +148,6 @@ def _budget_options(config: CompareConfig) -> dict[str, object]:
         unsaid = config.epochs is None and config.steps is None
         return {"max_seconds": config.seconds, "epochs": MOST_EPOCHS if unsaid else config.epochs}
     return {}
-
-
-def _tell_too_short(figures: ComparisonFigures) -> None:
-    """A run that had no more to do before its time was over did not have the others' budget."""
-    amount, runs = figures.budget.amount, figures.runs()
-    short = [run for run in runs if amount is not None and run.figures["seconds"] < amount]
-    if short:
-        tell(
-            f"{len(short)} of {len(runs)} runs came to the end of their epochs or steps before their "
-            f"{amount:g} s were over: raise --epochs or --steps"
-        )
 
 
 def _describe(comparison: Comparison, tasks: list[Task]) -> dict[str, object]:

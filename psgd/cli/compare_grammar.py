@@ -19,8 +19,8 @@ GRAMMAR = (
     "sync[+BACKUPS] or async[:STALENESS], then, each behind a slash, local=H[:LR[:MOMENTUM]], and with async "
     f"softsync=K and one of {CORRECTIONS}"
 )
-MODE = re.compile(r"sync(?:\+(?P<backups>\d+))?|async(?::(?P<staleness>\d+))?")
-SOFTSYNC = re.compile(r"softsync=(?P<gather>\d+)")
+MODE = re.compile(r"sync(?:\+(?P<backups>\d+))?|async(?::(?P<staleness>\d+))?", re.ASCII)
+SOFTSYNC = re.compile(r"softsync=(?P<gather>\d+)", re.ASCII)
 
 
 def parse_mode(text: str) -> Scheme:
@@ -38,9 +38,12 @@ def parse_mode(text: str) -> Scheme:
         Scheme(mode=Async(staleness=4, gather=5), correction=LagRate(), local_steps=None)
     """
     name, *suffixes = text.split("/")
-    scheme = _read_name(name)
-    for suffix in suffixes:
-        scheme = None if scheme is None else _add(scheme, suffix)
+    try:
+        scheme = _read_name(name)
+        for suffix in suffixes:
+            scheme = None if scheme is None else _add(scheme, suffix)
+    except ConfigurationError as error:
+        raise ConfigurationError(f"modes: {text!r}: {error}") from None
     if scheme is None:
         raise ConfigurationError(f"modes must be {GRAMMAR}; got {text!r}")
     return scheme
@@ -110,12 +113,15 @@ def parse_optimizer(text: str) -> OptimizerChoice:
 def parse_target(text: str) -> tuple[str | None, float]:
     """The metric that is to be reached, as evaluations name it, if there is one, and its value.
 
+    Args:
+        text: the metric may be without its ``test_``.
+
     Raises:
         ConfigurationError: if it is written in another way.
 
     Example:
-        >>> parse_target("0.95"), parse_target("test_loss=0.1")
-        ((None, 0.95), ('test_loss', 0.1))
+        >>> parse_target("0.95"), parse_target("test_loss=0.1"), parse_target("loss=0.1")
+        ((None, 0.95), ('test_loss', 0.1), ('test_loss', 0.1))
     """
     metric, equals, number = text.rpartition("=")
     try:
@@ -123,8 +129,8 @@ def parse_target(text: str) -> tuple[str | None, float]:
     except ValueError:
         value = math.nan
     if bool(metric) != bool(equals) or not math.isfinite(value):
-        raise ConfigurationError(f"target must be VALUE or METRIC=VALUE, such as test_loss=0.1, got {text!r}")
-    return metric or None, value
+        raise ConfigurationError(f"target must be VALUE or METRIC=VALUE, such as 0.85 or test_loss=0.1, got {text!r}")
+    return f"test_{metric.removeprefix('test_')}" if metric else None, value
 
 
 def parse_rates(texts: Sequence[str], optimizers: Sequence[OptimizerChoice]) -> list[tuple[float, ...]]:

@@ -8,27 +8,33 @@ from pathlib import Path
 from psgd.analysis.comparison import ComparisonFigures, Target
 from psgd.analysis.comparison_words import in_text
 from psgd.analysis.gathering import find_runs, gather
+from psgd.cli.compare_grammar import parse_target
 from psgd.cli.report_config import ReportConfig
+from psgd.errors import ConfigurationError
 from psgd.experiments.reporting import write_report
+from psgd.planning import check_folder
 
 
 def run(config: ReportConfig) -> None:
     """Report as the options say.
 
     Raises:
-        ConfigurationError: if there are no runs, they can not be compared, or none has measured the target's metric.
+        ConfigurationError: if there are no runs, they can not be compared, none has measured the target's metric, or
+            the report can not be written.
     """
+    out = Path(config.out)
+    check_folder(out)
     figures = gather(find_runs([Path(each) for each in config.runs]))
     figures = dataclasses.replace(figures, target=_target(config, figures))
-    out = Path(config.out)
     report = write_report(figures, out)
     print(json.dumps(report, allow_nan=False) if config.json else in_text(figures), flush=True)
     print(f"psgd report: the report is in {out}", file=sys.stderr, flush=True)
 
 
 def _target(config: ReportConfig, figures: ComparisonFigures) -> Target | None:
-    given = config.parse_target()
-    if given is None:
+    if config.target is None:
         return None
-    metric, value = given
-    return Target(f"test_{(metric or figures.metric.name).removeprefix('test_')}", value)
+    if not figures.measured():
+        raise ConfigurationError(f"target must be left out of runs without evaluations, got {config.target}")
+    metric, value = parse_target(config.target)
+    return Target(metric or f"test_{figures.metric.name}", value)

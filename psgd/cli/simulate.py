@@ -47,16 +47,10 @@ def _train(config: SimulateConfig, out: Path) -> dict[str, Any]:
 
 def _time(config: SimulateConfig, out: Path) -> dict[str, Any]:
     """Without gradients."""
-    slots = config.slots or config.workers
+    slots = config.workers if config.slots is None else config.slots
+    steps = next(length for length in (config.iterations, config.steps, STEPS) if length is not None)
     job = TimingJob(
-        Rules(
-            config.choose_mode(),
-            slots,
-            config.shards,
-            config.iterations or config.steps or STEPS,
-            local_steps=config.choose_local_steps(),
-            correction=config.choose_correction(),
-        ),
+        Rules(config.choose_mode(), slots, config.shards, steps, local_steps=config.choose_local_steps()),
         config.workers,
         config.batch_size,
         config.parameters,

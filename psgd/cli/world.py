@@ -16,11 +16,12 @@ def build_world(config: WorldConfig) -> World:
     Raises:
         ConfigurationError: if one is written in another way than is known.
     """
+    slots = config.workers if config.slots is None else config.slots
     named = ("latency", "service", "update", "evaluation", "downtime")
     return World(
         compute=_duration("compute", config.compute),
         slots=tuple(
-            (_slot(slot), _duration(f"compute_of {slot}", str(text))) for slot, text in config.compute_of.items()
+            (_slot(slot, slots), _duration(f"compute_of {slot}", str(text))) for slot, text in config.compute_of.items()
         ),
         bandwidth=parse_bandwidth(config.bandwidth),
         mtbf=float("inf") if config.mtbf is None else config.mtbf,
@@ -48,7 +49,7 @@ def read_trace(run: Path) -> Duration:
     return trace_of([second for seconds in taken.values() for second in seconds], run)
 
 
-def _slot(text: str) -> int:
-    if not text.isdecimal():
-        raise ConfigurationError(f"compute_of must name slots by number, got {text!r}")
+def _slot(text: str, slots: int) -> int:
+    if not (text.isdecimal() and int(text) < slots):
+        raise ConfigurationError(f"compute_of must name slots by number, 0 … {slots - 1}, got {text!r}")
     return int(text)

@@ -1,6 +1,5 @@
 """What is compared: arms (an optimizer in a mode), each at several learning rates and with several seeds."""
 
-import json
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -14,6 +13,7 @@ from psgd.core.local_steps import LocalSteps
 from psgd.core.mode_name import mode_name
 from psgd.core.modes import Mode
 from psgd.errors import ConfigurationError
+from psgd.training.names import with_arguments
 
 UNSAFE = re.compile(r"[^\w.=+-]+")
 """What had better not be in a folder's name."""
@@ -36,11 +36,7 @@ class OptimizerChoice:
     args: Mapping[str, Any] = field(default_factory=dict)
 
     def __str__(self) -> str:
-        return ":".join([self.name, *(f"{key}={_in_words(value)}" for key, value in self.args.items())])
-
-
-def _in_words(value: Any) -> str:
-    return value if isinstance(value, str) else json.dumps(value, separators=(",", ":"))
+        return with_arguments(self.name, self.args)
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,7 +125,8 @@ class Comparison:
             raise ConfigurationError("a comparison whose budget is a target needs one, got none")
         if not self.arms or not self.seeds:
             raise ConfigurationError(f"a comparison needs arms and seeds, got {len(self.arms)} and {len(self.seeds)}")
-        _check_distinct("arms", [arm.folder for arm in self.arms])
+        _check_distinct("arms", [str(arm) for arm in self.arms])
+        _check_distinct("folders of arms", [arm.folder for arm in self.arms])
 
     def runs(self) -> Iterator[Run]:
         """All of them, seed by seed: what an interrupted comparison has, it has of every arm."""

@@ -6,12 +6,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from psgd.analysis.comparison import Target, judged_by
+from psgd.analysis.numbers import duration
 from psgd.analysis.run_figures import read_run
 from psgd.errors import ConfigurationError, PsgdError, blame
 from psgd.experiments.arms import Comparison, Run
 from psgd.experiments.measuring import is_measured, measure_training_set
 from psgd.experiments.resumption import State, clear, state_of
-from psgd.planning import Plan, measured_names
+from psgd.planning import Plan, check_folder, measured_names
 from psgd.runlog import FILE_NAME
 from psgd.trainer import Trainer
 from psgd.training.names import unknown
@@ -39,13 +40,14 @@ def inspect(comparison: Comparison, make_trainer: MakeTrainer) -> list[Task]:
     """Check every run, and see which of them are there; nothing is started or written.
 
     Raises:
-        ConfigurationError: if one can not be run, or a run with other settings is in its place.
+        ConfigurationError: if one can not be run or written, or a run with other settings is in its place.
     """
     if (comparison.out / FILE_NAME).exists():
         raise ConfigurationError(
             f"out must be a folder for many runs, got {comparison.out}: a single one is there ({FILE_NAME}); "
             "choose another folder"
         )
+    check_folder(comparison.out)
     if comparison.target is not None:
         _check_target(comparison.target, make_trainer(next(comparison.runs())))
     return [_task(run, make_trainer(run), comparison.out / run.folder) for run in comparison.runs()]
@@ -123,7 +125,7 @@ def _end(folder: Path) -> str:
         return "its log is not complete"
     metric = judged_by(run.test)
     end = "diverged" if run.diverged else f"test {metric.name} {metric.words(run.final_test[metric.name])}"
-    return f"{end} in {run.figures['seconds']:.0f} s"
+    return f"{end} in {duration(run.figures['seconds'])}{' of virtual time' if run.simulated else ''}"
 
 
 def time_left(seconds: float) -> str:

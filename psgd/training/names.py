@@ -1,7 +1,9 @@
-"""What to say of a name that nothing has: the near ones, then all there are."""
+"""Names in words: with their arguments, and of one that nothing has the near ones, then all there are."""
 
 import difflib
-from collections.abc import Iterable
+import json
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 from psgd.errors import ConfigurationError
 
@@ -46,3 +48,14 @@ def near(name: str, known: Iterable[str]) -> str:
     words = {word.lower(): word for word in known}
     found = [words[match] for match in difflib.get_close_matches(name.lower(), list(words))]
     return f"; did you mean {' or '.join(found)}?" if found else ""
+
+
+def with_arguments(name: str, args: Mapping[str, Any]) -> str:
+    """A name with its arguments, each behind a colon, as the command line has them.
+
+    Example:
+        >>> with_arguments("sgd", {"momentum": 0.9, "nesterov": True})
+        'sgd:momentum=0.9:nesterov=true'
+    """
+    told = (value if isinstance(value, str) else json.dumps(value, separators=(",", ":")) for value in args.values())
+    return ":".join([name, *(f"{key}={value}" for key, value in zip(args, told, strict=True))])

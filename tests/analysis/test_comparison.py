@@ -7,7 +7,7 @@ import pytest
 
 from psgd.analysis.comparison import ArmRuns, Budget, Metric, Rate, Spread, Target, judged_by
 from psgd.errors import ConfigurationError
-from tests.analysis.runs import arm_of, comparison_of, run_of
+from tests.analysis.runs import arm_in, arm_of, comparison_of, run_of
 
 ACCURACY, RMSE = Metric("accuracy"), Metric("rmse")
 
@@ -118,3 +118,18 @@ def test_what_is_to_be_compared_can_be_said_without_numpy() -> None:
     root = Path(__file__).resolve().parents[2]
     ran = subprocess.run([sys.executable, "-c", program], cwd=root, capture_output=True, text=True, timeout=60)
     assert ran.returncode == 0, ran.stderr
+
+
+@pytest.mark.parametrize(
+    ("value", "words"),
+    [(85.0, r"target must be > 0 and <= 1 in test_accuracy, got 85; try 0\.85$"), (0.0, "got 0$"), (-1.0, "got -1$")],
+)
+def test_an_accuracy_that_nothing_or_everything_reaches_is_no_target(value: float, words: str) -> None:
+    with pytest.raises(ConfigurationError, match=words):
+        Target("test_accuracy", value)
+    assert Target("test_loss", value).value == value
+
+
+def test_lags_are_those_of_all_seeds() -> None:
+    runs = (run_of(0.5, lags={0: 1, 2: 3}), None, run_of(0.5, lags={2: 1}))
+    assert arm_in("async", *runs).rates[0].lags == {0: 1, 2: 4}

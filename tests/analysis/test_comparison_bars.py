@@ -19,7 +19,7 @@ def test_throughput_is_the_median_with_a_line_over_the_seeds() -> None:
     assert bar.get_width() == 4.0
     (line,) = picture.axes[0].get_lines()
     assert list(line.get_xdata()) == [2.0, 8.0]  # type: ignore[arg-type]
-    assert [text.get_text() for text in picture.axes[0].texts] == ["4  (2–8)"]
+    assert [text.get_text() for text in picture.axes[0].texts] == ["4 (2–8)"]
     assert [label.get_text() for label in picture.axes[0].get_yticklabels()] == ["sync", "async"]
 
 

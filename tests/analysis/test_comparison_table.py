@@ -41,7 +41,7 @@ def test_times_to_a_target_are_of_those_that_reached_it() -> None:
     never = arm_in("async:4", run_of(0.5), run_of(0.5))
     failed = arm_in("sync+1", None, None)
     found = cells(always, once, never, failed, target=TARGET)
-    assert found["time to 75.00 %"] == ("22 s (20–24)", "1 of 2: 12 s", "not reached", "–")
+    assert found["time to 75.00 %"] == ("22.0 s (20.0–24.0)", "1 of 2: 12.0 s", "not reached", "–")
     assert found["samples to it"] == ("32", "1 of 2: 32", "not reached", "–")
 
 
@@ -71,7 +71,7 @@ def test_an_arm_that_mostly_diverged_says_so() -> None:
 def test_a_budget_of_a_target_shows_the_rate_that_reaches_it_soonest() -> None:
     rates = arm_in("sync", run_of(0.8, seconds=10.0)).rates + arm_in("sync", run_of(0.7)).rates
     found = cells(ArmRuns("sgd", "sync", rates), budget=Budget("target"), target=TARGET)
-    assert found["time to 75.00 %"] == ("10 s",)
+    assert found["time to 75.00 %"] == ("10.0 s",)
 
 
 def test_columns_that_do_not_fit_go_below() -> None:
@@ -84,3 +84,8 @@ def test_columns_that_do_not_fit_go_below() -> None:
     ]
     assert len(table.rows(width=26)) == 1
     assert len(table.rows(width=1)) == 3
+
+
+def test_where_nothing_was_trained_no_optimizer_is_shown() -> None:
+    timed = arm_in("sync", run_of(0.5, settings={"gradients": "none"}, test={}, final_test={}, final_train={}))
+    assert "optimizer" not in cells(timed)

@@ -96,3 +96,28 @@ def test_the_learning_rate_is_that_of_the_options_or_of_the_optimizer() -> None:
     assert rate_of({"options": {"lr": 0.5}, "optimizer_args": {"lr": 0.1}}) == 0.5
     assert rate_of({"optimizer_args": {"lr": 0.1}}) == 0.1
     assert rate_of({}) is None
+
+
+def test_arms_that_have_the_same_of_what_differs_share_a_word() -> None:
+    found = check_conditions(comparison_of(arm("sync", 0), arm("async", 0, wire="bf16"), arm("async:4", 0)))
+    assert found.differing == ("wire differs: sync, async:4: float32; async bf16.",)
+
+
+def test_what_local_steps_leave_no_choice_in_is_no_inequality() -> None:
+    local = arm("sync", 0, local_steps={"steps": 2, "lr": 0.7, "momentum": 0.9}, steps=2, overlap=False)
+    local = ArmRuns("sgd", "sync/local=2", local.rates, local.about)
+    plain = arm("sync", 0, overlap=True)
+    assert check_conditions(comparison_of(plain, local)).differing == ()
+    assert check_conditions(comparison_of(plain, local, arm("async", 0, overlap=False))).differing == (
+        "overlap differs: sync true; async false.",
+    )
+
+
+def test_where_nothing_was_trained_nothing_is_said_of_weights_and_rates() -> None:
+    timed: dict[str, Any] = {"gradients": "none", "optimizer": "none", "slots": 1}
+    found = check_conditions(comparison_of(arm("sync", 0, **timed), arm("async", 0, **timed)))
+    assert found.equal[:3] == (
+        "Same seeds (0).",
+        "Same global batch: 1 slot × 4 = 4 samples.",
+        "Same processes: 2 workers, 1 shard.",
+    )

@@ -105,23 +105,23 @@ def test_runs_that_did_not_end_are_left_out_and_named(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "here", "there", "changes"),
+    ("here", "there", "changes"),
     [
-        ("data", "mnist", "digits", {"options": {"data": "digits"}}),
-        ("model", "cnn", "mlp", {"options": {"model": "mlp"}}),
-        ("slots", 2, 4, {"slots": 4}),
-        ("batch_size", 4, 8, {"batch_size": 8}),
-        ("bytes", None, 512, {"bytes": 512}),
+        ("data mnist", "data digits", {"options": {"data": "digits"}}),
+        ("model cnn", "model mlp", {"options": {"model": "mlp"}}),
+        ("slots 2", "slots 4", {"slots": 4}),
+        ("batch_size 4", "batch_size 8", {"batch_size": 8}),
+        ("no bytes", "bytes 512", {"bytes": 512}),
     ],
 )
 def test_runs_that_can_not_be_compared_are_refused_by_what_differs(
-    tmp_path: Path, name: str, here: Any, there: Any, changes: dict[str, Any]
+    tmp_path: Path, here: str, there: str, changes: dict[str, Any]
 ) -> None:
     one, other = made(tmp_path / "one"), made(tmp_path / "other", **({"mode": "async"} | changes))
     with pytest.raises(ConfigurationError) as caught:
         gather([one, other])
     assert str(caught.value) == (
-        f"RUN must be runs that can be compared, got {name} {here} in {one} and {there} in {other}"
+        f"RUN must be runs that can be compared, got {here} in {one} and {there} in {other}; report them apart"
     )
 
 

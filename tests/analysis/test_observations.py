@@ -2,7 +2,7 @@ from typing import Any
 
 import pytest
 
-from psgd.analysis.comparison import Budget, Target
+from psgd.analysis.comparison import Budget, Metric, Target
 from psgd.analysis.observations import observe, too_short
 from psgd.analysis.run_figures import RunFigures
 from tests.analysis.runs import FIGURES, arm_in, comparison_of, run_of
@@ -10,7 +10,7 @@ from tests.analysis.runs import FIGURES, arm_in, comparison_of, run_of
 
 def odd(mode: str, *runs: RunFigures) -> list[str]:
     arm = arm_in(mode, *runs)
-    return observe(mode, arm, arm.rates[0])
+    return observe(mode, arm, arm.rates[0], Metric("accuracy"))
 
 
 def heard(*counts: tuple[int, int]) -> RunFigures:
@@ -20,7 +20,7 @@ def heard(*counts: tuple[int, int]) -> RunFigures:
 def test_a_slot_that_backups_never_hear_is_named() -> None:
     runs = heard((10, 10), (10, 9), (8, 0)), heard((10, 10), (10, 10), (8, 1))
     assert odd("sync+1", *runs) == [
-        "sync+1: 2 % of all gradients that were used are slot 2's, instead of 33 %, as 94 % of its own were dropped: "
+        "sync+1: 2.5 % of all gradients that were used are slot 2's, instead of 33 %, as 94 % of its own were dropped: "
         "what it draws is hardly learned from, so the data are biased."
     ]
 
@@ -55,7 +55,7 @@ def test_a_bound_that_nobody_ran_into_made_no_difference(gaps: tuple[int | None,
 
 def test_an_arm_without_a_run_is_not_odd() -> None:
     arm = arm_in("sync", None)
-    assert observe("sync", arm, arm.rates[0]) == []
+    assert observe("sync", arm, arm.rates[0], Metric("accuracy")) == []
 
 
 def short(*runs: RunFigures, **more: Any) -> list[str]:
@@ -92,3 +92,29 @@ def test_runs_of_a_moment_tell_how_processes_start_but_virtual_ones_do_not() -> 
 def test_runs_of_times_alone_tell_nothing_of_accuracy() -> None:
     timed = run_of(0.5, settings={"gradients": "none", "world": {}}, test={}, final_test={})
     assert short(timed) == ["Nothing was trained, only timed: what an arm costs in accuracy can not be told."]
+
+
+def test_chance_among_many_slots_is_nothing_odd() -> None:
+    """Nine of twenty is off by what the unluckiest of a thousand slots may well be, but not of three."""
+    assert odd("async", heard(*[(20, 20)] * 999, (9, 9))) == []
+    assert len(odd("async", heard((20, 20), (20, 20), (9, 9)))) == 1
+
+
+def test_many_slots_that_are_not_heard_are_counted() -> None:
+    found = odd("sync+4", heard(*[(90, 90)] * 12, *[(90, 0)] * 4))
+    assert found == ["sync+4: 4 of 16 slots are hardly heard: 0 % of all gradients that were used are theirs."]
+
+
+def ended(*values: float) -> RunFigures:
+    return run_of(values[-1], test={"accuracy": tuple((8 * place, value) for place, value in enumerate(values))})
+
+
+@pytest.mark.parametrize(
+    ("values", "told"),
+    [((0.1, 0.12, 0.08, 0.1), True), ((0.1, 0.3, 0.2, 0.2), False), ((0.5, 0.4, 0.3), False)],
+)
+def test_an_arm_that_has_learned_nothing_is_named(values: tuple[float, ...], told: bool) -> None:
+    expected = (
+        "sync: its test accuracy ended no better than it was at the first evaluation: it has learned nothing since."
+    )
+    assert odd("sync", ended(*values), ended(0.1, 0.1, 0.1, 0.05)) == ([expected] if told else [])

@@ -122,6 +122,13 @@ def test_a_statement_names_the_leader_and_how_far_the_others_are() -> None:
     assert speed.startswith("async makes the most samples/s: 1.8× those of sync (95 % CI 1.77–1.83×); no difference")
 
 
+def test_who_is_equal_to_the_leader_leads_with_it() -> None:
+    twin = arm("async/lag-lr", 10.0, 10.5, 11.2)
+    assert stated(SYNC, ASYNC, twin)[0] == (
+        "async reaches 85.00 % first, as does async/lag-lr: 1.8× sooner than sync (95 % CI 1.77–1.83×)."
+    )
+
+
 def test_two_arms_that_can_not_be_told_apart_are_said_to_be_so() -> None:
     assert stated(SYNC, CLOSE)[0] == (
         "async reaches 85.00 % first: no difference can be told from sync (ratio 1.02, 95 % CI 0.60–1.7)."

@@ -45,6 +45,7 @@ def test_what_follows_a_mode_may_come_in_any_order() -> None:
         *("async/softsync", "async/softsync=", "async/softsync=x", "async/lag-lr=1", "async/dc=", "async/dc=x"),
         *("async/dc=1:2", "async/dca=1:2:3", "async/gap=0.9:1", "async/dc/gap", "async/softsync=2/softsync=3"),
         *("sync/softsync=2", "sync/lag-lr", "sync+1/gap", "async/fast", "sync/local", "sync/local=2/local=2"),
+        *("sync+\u0663", "async:\uff14", "async/softsync=\uff12"),  # digits, but not the usual ones
     ],
 )
 def test_another_word_for_a_mode_is_told_the_grammar(text: str) -> None:
@@ -58,9 +59,9 @@ def test_another_word_for_a_mode_is_told_the_grammar(text: str) -> None:
 
 
 def test_a_number_out_of_range_is_told_what_it_may_be() -> None:
-    with pytest.raises(ConfigurationError, match=r"^gather must be >= 1, got 0$"):
+    with pytest.raises(ConfigurationError, match=r"^modes: 'async/softsync=0': gather must be >= 1, got 0$"):
         parse_mode("async/softsync=0")
-    with pytest.raises(ConfigurationError, match=r"^gap-aware decay must be in \[0, 1\), got 1.0$"):
+    with pytest.raises(ConfigurationError, match=r"^modes: 'async/gap=1': gap-aware decay must be in "):
         parse_mode("async/gap=1")
 
 

@@ -73,8 +73,11 @@ def test_a_target_that_nobody_reached_is_no_time_of_zero(capsys: pytest.CaptureF
             ["nowhere"],
             "RUN must be a folder with a run.jsonl, or one that holds such folders, got nowhere: there is none",
         ),
-        (["runs", "--target", "fast"], "target must be VALUE or METRIC=VALUE, such as 0.85, got 'fast'"),
-        (["runs", "--target", "=1"], "target must be VALUE or METRIC=VALUE, such as 0.85, got '=1'"),
+        (
+            ["runs", "--target", "fast"],
+            "target must be VALUE or METRIC=VALUE, such as 0.85 or test_loss=0.1, got 'fast'",
+        ),
+        (["runs", "--target", "=1"], "target must be VALUE or METRIC=VALUE, such as 0.85 or test_loss=0.1, got '=1'"),
         (["runs", "--target", "f1=1"], "target must be one of test_accuracy, test_loss, got 'test_f1'"),
         (["runs", "--targt", "1"], "unrecognized arguments: --targt 1; did you mean --target?; see psgd report --help"),
     ],
@@ -92,7 +95,21 @@ def test_help_names_the_runs(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_a_target_is_checked_before_any_log_is_read() -> None:
-    assert ReportConfig(runs=("a",), target="test_loss=0.5").parse_target() == ("test_loss", 0.5)
-    assert ReportConfig(runs=("a",)).parse_target() is None
     with pytest.raises(ConfigurationError, match="target must be"):
         ReportConfig(runs=("a",), target="nan")
+
+
+@pytest.mark.parametrize("out", ["a_file", "a_file/below"])
+def test_a_report_that_can_not_be_written_is_refused_in_one_line(
+    capsys: pytest.CaptureFixture[str], here: Path, out: str
+) -> None:
+    (here / "a_file").write_text("mine")
+    assert refusal(capsys, "runs", "--out", out).startswith(f"out must be a folder, got {out}: ")
+    assert (here / "a_file").read_text() == "mine"
+
+
+def test_runs_without_evaluations_reach_no_target(capsys: pytest.CaptureFixture[str], here: Path) -> None:
+    write_run(here / "timed", settings={"gradients": "none"})
+    assert refusal(capsys, "timed", "--target", "0.5") == (
+        "target must be left out of runs without evaluations, got 0.5"
+    )

@@ -50,6 +50,11 @@ def test_training_in_virtual_time_leaves_the_log_of_a_run(tmp_path: Path, capsys
     assert (out / "weights.safetensors").exists()
 
 
+def test_local_steps_take_their_time_without_gradients_too(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ("--gradients", "none", "--local-steps", "4", "--iterations", "3", "--json", "--out", str(tmp_path / "run"))
+    assert simulate(capsys, *words)["virtual_seconds"] == 12.0
+
+
 def test_a_dry_run_says_what_would_be_simulated(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "run"
     for words in (("--gradients", "none"), ()):
@@ -65,6 +70,14 @@ def test_a_dry_run_says_what_would_be_simulated(tmp_path: Path, capsys: pytest.C
         ("--gradients none --epochs 3", "epochs must be left out without gradients, got 3; try steps"),
         ("--parameters 10", "parameters must be left out with gradients, got 10: the model's count"),
         ("--gradients none --parameters -1", "parameters must be >= 0, got -1"),
+        ("--gradients none --iterations 0", "iterations must be >= 1, got 0"),
+        ("--gradients none --slots 0", "slots must be >= 1, got 0"),
+        (
+            "--gradients none --evaluate-every 4",
+            "evaluate_every must be left out without gradients, got 4: nothing is trained; try --gradients real",
+        ),
+        ("--gradients none --mode async --correction lag-lr", "correction must be left out without gradients, got lag"),
+        ("--gradients none --until test_accuracy=0.5", "until must be left out without gradients, got test_accuracy"),
         ("--gradients some", "--gradients must be real or none, got 'some'"),
         ("--compute exp", "compute: a duration must be NUMBER, exp:MEAN"),
         ("--gradients none --workers 3 --slots 2", "workers must be in 1 … 2, the slots, got 3"),

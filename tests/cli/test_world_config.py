@@ -49,7 +49,8 @@ def test_every_option_of_the_world_reaches_it() -> None:
     [
         ("--compute gamma:1", "compute: a duration must be NUMBER, exp:MEAN"),
         ("--latency 1h", "latency: a duration must be"),
-        ("--compute-of x=1", "compute_of must name slots by number, got 'x'"),
+        ("--compute-of x=1", "compute_of must name slots by number, 0 … 1, got 'x'"),
+        ("--compute-of 2=1", "compute_of must name slots by number, 0 … 1, got '2'"),
         ("--compute-of 0=exp", "compute_of 0: a duration must be"),
         ("--compute trace:nowhere", "no run log at nowhere/run.jsonl|compute: no run log at nowhere"),
     ],

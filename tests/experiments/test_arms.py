@@ -62,7 +62,7 @@ def test_what_can_not_be_told_apart_is_refused() -> None:
     with pytest.raises(ConfigurationError, match=r"^lrs must differ, got 0.1 2 times$"):
         Arm(SGD, SYNC, (0.1, 0.2, 0.1))
     arm = Arm(SGD, SYNC, (0.1,))
-    with pytest.raises(ConfigurationError, match=r"^arms must differ, got sgd_momentum=0.9_sync 2 times$"):
+    with pytest.raises(ConfigurationError, match=r"^arms must differ, got sgd:momentum=0.9, sync 2 times$"):
         Comparison((arm, arm), (0,), Path("out"))
 
 

@@ -9,8 +9,8 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
+from psgd.analysis.numbers import tied
 from psgd.analysis.page.contents import page_contents
-from psgd.analysis.page.numbers import tied
 from psgd.analysis.page.plots import plot_data
 from psgd.analysis.series import ModeSeries
 

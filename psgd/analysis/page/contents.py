@@ -3,16 +3,15 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from psgd.analysis.page.numbers import duration, label, lr, metric_words, share
+from psgd.analysis.numbers import duration, label, lr, metric_words, share
 from psgd.analysis.page.table import Report, cards, groups, has_intervals, setting
+from psgd.analysis.recommendation import BEWARE
 from psgd.analysis.series import ModeSeries
 
 COLOURS = 8
 """Of which the style has one a mode; further modes begin again, with a dashed line."""
 SHARES = (("compute_share", "compute"), ("transfer_share", "transfer"), ("wait_share", "wait"))
 
-BEWARE = "Beware: "
-"""How reasons begin that rather warn."""
 WHOLE = 99.0
 """Percent; what is missing to it is worth a word."""
 

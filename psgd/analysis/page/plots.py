@@ -4,8 +4,8 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from psgd.analysis.numbers import label
 from psgd.analysis.page.bands import Band, band_of
-from psgd.analysis.page.numbers import label
 from psgd.analysis.series import Curve, ModeSeries, RunSeries, Timeline
 from psgd.runlog import goal_of
 
@@ -54,28 +54,31 @@ def _metrics(report: Mapping[str, Any], runs: Sequence[Sequence[RunSeries]]) -> 
             "percent": name.endswith("accuracy"),
             "goal": goal_of(name),
             "target": target.get("value") if target.get("metric") == name else None,
-            "modes": [_curves(found, [run.seed for run in each]) for found, each in zip(of_modes, runs, strict=True)],
+            "modes": [_curves(found, each) for found, each in zip(of_modes, runs, strict=True)],
         }
         for name, of_modes in curves.items()
     ]
 
 
-def _curves(curves: Sequence[Curve], seeds: Sequence[int | None]) -> Json:
-    """A mode's: the band of the seeds that did not diverge, and every seed's own."""
-    told = [(seed, curve) for seed, curve in zip(seeds, curves, strict=True) if curve.tells]
-    sound = [curve for _, curve in told if not curve.diverged]
+def _curves(curves: Sequence[Curve], runs: Sequence[RunSeries]) -> Json:
+    """A mode's: the band of the seeds that did not diverge, and every seed's own.
+
+    Weights that are NaN still have an accuracy, so a run that diverged has done so in every metric.
+    """
+    told = [(run, curve) for run, curve in zip(runs, curves, strict=True) if curve.tells]
+    sound = [curve for run, curve in told if not run.diverged]
     return {
         "samples": _band(band_of([(curve.samples, curve.values) for curve in sound], hold=True)),
         "seconds": _band(band_of([(curve.seconds, curve.values) for curve in sound], hold=True)),
         "seeds": [
             {
-                "seed": seed,
+                "seed": run.seed,
                 "samples": _short(curve.samples),
                 "seconds": _short(curve.seconds),
                 "values": _short(curve.values),
-                "diverged": curve.diverged,
+                "diverged": run.diverged,
             }
-            for seed, curve in told
+            for run, curve in told
         ],
     }
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from psgd.analysis.page.numbers import (
+from psgd.analysis.numbers import (
     DASH,
     Words,
     count,

@@ -145,6 +145,16 @@ def test_diverged_runs_are_told_where_their_metric_is_missing() -> None:
     assert cells(report_of(*modes), "Test accuracy") == [("–", "50.00 %", "1 of 2 diverged"), ("diverged", "", "")]
 
 
+def test_the_accuracy_of_a_run_whose_loss_diverged_is_no_part_of_the_median_either() -> None:
+    lost, sound = Curve((1.0, 2.0), (1.0, 2.0), (1.0, None)), Curve((1.0, 2.0), (1.0, 2.0), (0.5, 0.75))
+    chance = Curve((1.0, 2.0), (1.0, 2.0), (0.1, 0.1))
+    runs = RunSeries(test={"test_accuracy": chance}, train_loss=lost), RunSeries(test={"test_accuracy": sound})
+    metric = plot_data(report_of(mode_of("a", 2)), [ModeSeries("a", runs)])["metrics"][0]
+    assert metric["key"] == "test_accuracy"
+    assert metric["modes"][0]["samples"]["y"] == [0.5, 0.75]
+    assert [seed["diverged"] for seed in metric["modes"][0]["seeds"]] == [True, False]
+
+
 def test_the_curve_of_a_run_that_diverged_is_no_part_of_the_median() -> None:
     sound, lost = Curve((1.0, 2.0), (1.0, 2.0), (4.0, 2.0)), Curve((1.0, 2.0), (1.0, 2.0), (4.0, None))
     data = plot_data(

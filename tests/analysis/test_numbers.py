@@ -3,8 +3,9 @@ from math import inf, nan
 
 import pytest
 
-from psgd.analysis.page import bands, numbers, table
-from psgd.analysis.page.numbers import count, duration, interval, rate, share, significant, size
+from psgd.analysis import numbers
+from psgd.analysis.numbers import count, duration, interval, rate, share, significant, size, spread
+from psgd.analysis.page import bands, table
 
 
 @pytest.mark.parametrize("module", [numbers, bands, table])
@@ -43,3 +44,9 @@ def test_an_interval_without_length_is_one_value() -> None:
 
 def test_units_that_differ_are_both_told() -> None:
     assert interval(50.0, 754.0, duration) == "50.0 s–12 min 34 s"
+
+
+def test_a_spread_has_the_unit_of_its_median_once_if_all_have_it() -> None:
+    assert spread(45.0, 40.0, 50.0, duration) == "45.0 s (40.0–50.0)"
+    assert spread(754.0, 50.0, 800.0, duration) == "12 min 34 s (50.0 s–13 min 20 s)"
+    assert spread(1500.0, 500.0, 2500.0, size) == "1.50 kB (500 B–2.50 kB)"

@@ -138,6 +138,20 @@ def tied(text: str) -> str:
     return BEFORE_UNIT.sub("\N{NO-BREAK SPACE}", text)
 
 
+def spread(median: float, low: float, high: float, words: Words) -> str:
+    """A median, and the least and the greatest value where they differ; a unit that all have is told once.
+
+    >>> spread(0.5, 0.25, 0.75, share), spread(22.0, 20.0, 754.0, duration), spread(1.0, 1.0, 1.0, count)
+    ('50 % (25–75)', '22.0 s (20.0 s–12 min 34 s)', '1')
+    """
+    middle, first, last = words(median), words(low), words(high)
+    if first == last:
+        return middle
+    units = {_unit(each) for each in (middle, first, last)}
+    common = units.pop() if len(units) == 1 else ""
+    return f"{middle} ({first.removesuffix(common)}{DASH}{last.removesuffix(common)})"
+
+
 def interval(low: float, high: float, words: Words) -> str:
     """From one value to another; a unit that both have is told once.
 
@@ -147,5 +161,10 @@ def interval(low: float, high: float, words: Words) -> str:
     first, last = words(low), words(high)
     if first == last:
         return last
-    number = NUMBER_AND_UNIT.fullmatch(last)
-    return f"{first.removesuffix(number[1]) if number else first}{DASH}{last}"
+    return f"{first.removesuffix(_unit(last))}{DASH}{last}"
+
+
+def _unit(words: str) -> str:
+    """What stands behind the number, with its space; nothing if that is not all there is."""
+    found = NUMBER_AND_UNIT.fullmatch(words)
+    return found[1] if found else ""
