@@ -33,7 +33,16 @@ from tests.records import ITERATION
 FIGURES = {
     *("gather", "correction", "updates"),
     *("mode", "staleness", "backups", "workers", "slots", "shards", "steps", "pushes", "samples", "seconds"),
-    *("samples_per_s", "train_loss", "test_loss", "test_accuracy", "weights_sha256", "lag", "dropped_samples"),
+    *(
+        "samples_per_s",
+        "pushes_per_s",
+        "train_loss",
+        "test_loss",
+        "test_accuracy",
+        "weights_sha256",
+        "lag",
+        "dropped_samples",
+    ),
     *(
         "threads",
         "torch",
@@ -449,7 +458,7 @@ def test_a_stragglers_malformed_delay_is_refused_in_the_words_of_durations(text:
         ("--until accuracy=0.9", ["monitor must be one of test_accuracy, test_loss, got 'accuracy'"]),
         ("--max-seconds 0", ["seconds must be a finite number > 0, got 0.0"]),
         ("--straggler 2:3x", ["straggler slot must be < slots (2), got 2"]),
-        ("--straggler 0:0.5x", ["straggler factor must be >= 1, got 0.5"]),
+        ("--straggler 0:0.5x", ["straggler factor must be a finite number >= 1, got 0.5"]),
         ("--placement near", ["--placement must be pack or spread, got 'near'"]),
         ("--shard-device gpu", ["--shard-device must be cpu or cuda, got 'gpu'"]),
         ("--gpus-per-worker 0.5", ["gpus_per_worker must be left out without use_gpu, got 0.5"]),
