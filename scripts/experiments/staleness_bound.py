@@ -309,11 +309,13 @@ def about_real(calibration: Calibration) -> list[str]:
     world, measured, simulated = calibration.world, calibration.measured, calibration.simulated
     return [
         f"Real: the MLP on digits, one shard, all processes on one machine of {facts()['cores']} cores; injected "
-        f"delays {' and '.join(DELAYS[TRANSIENT])} ({TRANSIENT}, {REAL_STEPS[TRANSIENT]} steps) or "
-        f"{' and '.join(DELAYS[PERMANENT])} ({PERMANENT}, {REAL_STEPS[PERMANENT]} steps).",
+        f"delays `{' '.join(DELAYS[TRANSIENT])}` ({TRANSIENT}, {REAL_STEPS[TRANSIENT]} steps) or "
+        f"`{' '.join(DELAYS[PERMANENT])}` ({PERMANENT}, {REAL_STEPS[PERMANENT]} steps).",
         f"Predicted: the simulator calibrated on the run of {kind} stragglers with s = {bound} alone: compute "
         f"{world.compute}, service {world.service} s. Of that run it says {simulated.pushes_per_s:.2f} pushes a "
         f"second, measured are {measured.pushes_per_s:.2f}. The delays, drawn from the seed, are the same in both.",
+        "Not modelled: processes that want the same core. In lockstep (s = 0) all slots compute and transfer at once, "
+        "and take longer for it than where they were calibrated; the longer the delays, the less that matters.",
     ]
 
 
