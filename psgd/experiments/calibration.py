@@ -9,7 +9,7 @@ from pathlib import Path
 from scipy import optimize, stats
 
 from psgd.analysis.fitting import Fit, fit_all
-from psgd.durations import NONE, Duration, Measured, Term, constant
+from psgd.durations import NONE, Duration, Measured, Term, constant, parse_duration
 from psgd.errors import InternalError
 from psgd.experiments.timings import Course, RunTimings, course_of, simulate
 from psgd.runlog import Iteration
@@ -19,13 +19,17 @@ from psgd.simulation.world import World
 TRACE = "trace:"
 BAD_DISTANCE, TRACED_FROM = 0.1, 100
 """Where no family comes closer, the durations themselves are drawn, if there are so many."""
+MEAN_OFF = 0.25
+"""By what share a model's mean may differ from what was measured."""
 CLEARLY_APART, CHANCE = 0.1, 0.001
 """A slot differs from the others if its median does by such a share, and chance rarely makes such a difference."""
 RESOLUTION_S = 1e-6
 """Durations below are as good as none."""
-HICCUPS = 0.1
+HICCUPS = 0.01
 """The share of the longest transfers that are left out: what the machine did meanwhile is not the shards' doing."""
-PROBED, SIMULATED = 2000, 20_000
+EXPLAINED, ROUNDS = 0.1, 3
+"""Of the variance of transfer times, what may be left unexplained; how often a greater spread is tried."""
+PROBED, SIMULATED = 1000, 20_000
 """Iterations of a simulation, at most: of those that look for the service, and of the last one."""
 
 
@@ -135,14 +139,19 @@ def differing(compute_s: Mapping[int, Sequence[float]]) -> list[int]:
 
 
 def _fit(name: str, slot: int | None, seconds: Sequence[float], path: Path | None) -> Quantity:
-    """The family that comes closest; of a path, the trace of the run where none comes close."""
+    """The family that comes closest; of a path, the trace of the run where none comes close.
+
+    A run's speed depends on the mean, so it must be about right: that of a heavy tail can be infinite. The exponential
+    families have the one that was measured.
+    """
     measured = tuple(seconds)
     if statistics.median(measured) < RESOLUTION_S:
         return Quantity(name, slot, measured, Fit(NONE, 0.0, len(measured)))
     if len(measured) < 2:
         return Quantity(name, slot, measured, Fit(constant(measured[0]), 0.0, 1))
     families = tuple(fit_all([max(second, RESOLUTION_S) for second in measured]))
-    best = families[0]
+    mean = statistics.fmean(measured)
+    best = next(each for each in families if abs(each.duration.mean - mean) <= MEAN_OFF * mean)
     if best.distance > BAD_DISTANCE and len(measured) >= TRACED_FROM and path is not None:
         best = Fit(trace_of(measured, path.absolute()), 0.0, len(measured))
     return Quantity(name, slot, measured, best, families)
@@ -164,7 +173,8 @@ def fit_service(run: RunTimings, world: World) -> Quantity:
     """How long a shard takes for each gradient that it takes in, and for each hand-out of weights.
 
     How often that is, and who waits for whom at a shard, depends on mode and load: so the service is looked for by
-    simulating the run until its transfer takes as long as it did.
+    simulating the run until its transfer takes as long as it did. It is constant, unless waiting at the shards does not
+    explain how much transfer differs from one iteration to the next: then it is log-normal.
 
     Args:
         world: how long computing takes.
@@ -173,24 +183,55 @@ def fit_service(run: RunTimings, world: World) -> Quantity:
     target = usual_transfer(run.warm)
     if target < RESOLUTION_S:
         return Quantity("service", None, measured, Fit(NONE, 0.0, len(measured)))
-    job = shorten(run.job, PROBED)
+    part = replace(run, job=shorten(run.job, PROBED))
+    sigma, variance = 0.0, _log_variance(run.warm)
+    found = _as_long(part, world, target, sigma)
+    for _ in range(ROUNDS):
+        unexplained = variance - _log_variance(_simulated(part, world, found))
+        if unexplained < EXPLAINED * variance:
+            break
+        sigma = math.sqrt(sigma**2 + unexplained)
+        found = _as_long(part, world, target, sigma)
+    return Quantity("service", None, measured, Fit(found, math.nan, len(measured)))
+
+
+def _as_long(run: RunTimings, world: World, target: float, sigma: float) -> Duration:
+    """The service with which the run's usual transfer is the target.
+
+    Args:
+        sigma: the standard deviation of its logarithm.
+    """
 
     def too_long(logarithm: float) -> float:
-        taken = simulate(job, replace(world, service=constant(math.exp(logarithm))))
-        return math.log(max(usual_transfer(replace(run, iterations=tuple(taken)).warm), 1e-12) / target)
+        taken = usual_transfer(_simulated(run, world, _service(math.exp(logarithm), sigma)))
+        return math.log(max(taken, 1e-12) / target)
 
     # Every transfer has one service at least; all slots' services, twice, and nobody waits longer.
-    least, most = math.log(target / (8 * job.rules.slots)), math.log(1.01 * target)
+    least, most = math.log(target / (8 * run.job.rules.slots)) - 2 * sigma, math.log(1.5 * target)
     found, result = optimize.brentq(too_long, least, most, xtol=0.005, full_output=True)
     if not result.converged:
         raise InternalError(f"no service makes transfer take {target} s")
-    return Quantity("service", None, measured, Fit(_rounded(math.exp(found)), math.nan, len(measured)))
+    return _service(math.exp(found), sigma)
+
+
+def _service(median: float, sigma: float) -> Duration:
+    return _rounded(median) if sigma == 0 else parse_duration(f"lognormal:{median:.4g}:{sigma:.4g}")
+
+
+def _simulated(run: RunTimings, world: World, service: Duration) -> list[Iteration]:
+    """The warm iterations of the run in the world."""
+    return replace(run, iterations=tuple(simulate(run.job, replace(world, service=service)))).warm
 
 
 def usual_transfer(iterations: Sequence[Iteration]) -> float:
     """The mean of what iterations spend on transfer, without hiccups."""
     ordered = sorted(each.transfer_s for each in iterations)
     return statistics.fmean(ordered[: math.ceil((1 - HICCUPS) * len(ordered))])
+
+
+def _log_variance(iterations: Sequence[Iteration]) -> float:
+    """Of what iterations spend on transfer: how much that differs, whatever its unit."""
+    return statistics.pvariance(math.log(max(each.transfer_s, RESOLUTION_S)) for each in iterations)
 
 
 def fit_evaluation(seconds: Sequence[float]) -> Quantity:

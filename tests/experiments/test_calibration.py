@@ -74,6 +74,15 @@ def test_too_few_times_are_not_drawn_themselves() -> None:
     assert not quantity.traced
 
 
+def test_a_heavy_tail_without_a_mean_is_not_taken_for_what_ends() -> None:
+    taken = [0.001 * each for each in (1.0, 1.1, 1.2, 1.3, 1.5, 2.0, 9.0, 40.0)]
+    (quantity,) = fit_compute({0: taken}, RUN)
+    assert str(quantity.families[0].duration).startswith("pareto")
+    assert quantity.families[0].duration.mean > 2 * np.mean(taken)
+    assert quantity.fit.duration.mean == pytest.approx(np.mean(taken), rel=0.25)
+    assert not quantity.traced
+
+
 def test_no_computing_is_fitted_as_none() -> None:
     (quantity,) = fit_compute({0: [0.0, 0.0, 1e-9], 1: [0.0]}, RUN)
     assert quantity.fit.duration == NONE
@@ -88,7 +97,7 @@ def test_a_single_time_is_a_constant() -> None:
 
 
 def test_hiccups_are_no_part_of_usual_transfer() -> None:
-    assert usual_transfer([iteration(transfer_s=seconds) for seconds in [0.5] * 9 + [100.0]]) == 0.5
+    assert usual_transfer([iteration(transfer_s=seconds) for seconds in [0.5] * 99 + [100.0]]) == 0.5
 
 
 def test_a_job_is_shortened_to_several_iterations_a_slot_at_least() -> None:
@@ -124,6 +133,15 @@ def test_services_that_all_wait_for_are_told_from_the_waiting(tmp_path: Path) ->
     found = calibrated(tmp_path, job, World(compute=constant(0.1), service=constant(0.02)))
     assert usual_transfer(found.run.warm) > 5 * 0.02
     assert found.world.service.mean == pytest.approx(0.02, rel=0.02)
+
+
+def test_a_service_that_varies_is_told_from_one_that_slots_wait_for(tmp_path: Path) -> None:
+    job = TimingJob(Rules(Async(2), 4, 1, 250), workers=4)
+    world = World(compute=parse_duration("exp:100ms"), service=parse_duration("lognormal:10ms:0.8"))
+    found = calibrated(tmp_path, job, world)
+    assert str(found.world.service).startswith("lognormal")
+    assert found.world.service.mean == pytest.approx(world.service.mean, rel=0.15)
+    assert parts_of(found.world.service)[1] == pytest.approx(0.8, rel=0.25)
 
 
 def test_stragglers_are_no_part_of_the_world_and_are_simulated_again(tmp_path: Path) -> None:
