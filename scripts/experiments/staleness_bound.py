@@ -325,8 +325,8 @@ def about_real(calibration: Calibration, means: Sequence[float]) -> list[str]:
         f"{world.compute}, service {world.service} s. Of that run it says {simulated.pushes_per_s:.2f} pushes a "
         f"second, measured are {measured.pushes_per_s:.2f}. The delays, drawn from the seed, are the same in both.",
         "Not modelled: processes that want the same core, because all compute at once (in lockstep, s = 0) or because "
-        f"the machine has other work. A mini-batch took {min(means):.1f} to {max(means):.1f} ms on average, depending on "
-        "the run; what is injected is long beside that.",
+        f"the machine has other work. A mini-batch took {min(means):.1f} to {max(means):.1f} ms on average, depending "
+        "on the run; what is injected is long beside that.",
     ]
 
 
