@@ -21,7 +21,8 @@ def test_there_is_something_to_run() -> None:
 
 def on_ray(text: str) -> "tuple[pytest.MarkDecorator, ...]":
     """Most of it starts a Ray; the rest need not wait for its turn."""
-    return () if "--dry-run" in text or "memory" in text else (pytest.mark.ray,)
+    elsewhere = any(word in text for word in ("--dry-run", "memory", "simulate"))
+    return () if elsewhere else (pytest.mark.ray,)
 
 
 @pytest.mark.parametrize("command", [pytest.param(command, marks=on_ray(command)) for command in COMMANDS])

@@ -142,8 +142,9 @@ def _reached_cell(rate: Rate, figure: Figure, figures: ComparisonFigures) -> str
         return "not reached"
     if reached == runs:
         return _spread(spread, figure.words)
-    between = _spread(Spread(spread.low, spread.low, spread.high), figure.words)
-    return f"{reached} of {runs}: {between}"
+    if spread.low is None or spread.high is None or spread.median is not None:
+        return f"{reached} of {runs}: {_spread(spread, figure.words)}"
+    return f"{reached} of {runs}: {numbers.interval(spread.low, spread.high, figure.words)}"
 
 
 def _plain_cell(rate: Rate, figure: Figure, with_spread: bool) -> str:

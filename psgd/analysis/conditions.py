@@ -152,21 +152,11 @@ def _stragglers(arms: Arms) -> tuple[bool, str]:
 
 
 def _straggler(fields: Settings) -> str:
-    """A slot and how it is slowed, whatever the settings call that."""
-    slowed = [
-        _slowing(name, value) for name, value in fields.items() if name != "slot" and value not in (0, 1, None, "")
-    ]
-    return f"slot {fields.get('slot')} {' and '.join(slowed)}".rstrip()
-
-
-def _slowing(name: str, value: Any) -> str:
-    match name:
-        case "factor":
-            return f"{value:g}× slower"
-        case "delay_s":
-            return f"{value:g} s later"
-        case _:
-            return f"{name}={value}"
+    """A slot, or all of them, and how it is slowed."""
+    which = "every slot" if fields.get("slot") is None else f"slot {fields['slot']}"
+    slowed = [f"{fields['factor']:g}× slower"] if fields.get("factor", 1) != 1 else []
+    slowed += [f"{fields['delay']} later"] if fields.get("delay", "0") != "0" else []
+    return f"{which} {' and '.join(slowed)}".rstrip()
 
 
 def _rest(arms: Arms) -> list[str]:

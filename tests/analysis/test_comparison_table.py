@@ -45,6 +45,13 @@ def test_times_to_a_target_are_of_those_that_reached_it() -> None:
     assert found["samples to it"] == ("32", "1 of 2: 32", "not reached", "–")
 
 
+def test_a_run_that_did_not_reach_the_target_counts_as_the_slowest_of_the_median() -> None:
+    most = arm_in("sync", run_of(0.75, seconds=20.0), run_of(0.5), run_of(0.75, seconds=24.0))
+    few = arm_in("async", run_of(0.75, seconds=12.0), run_of(0.5), run_of(0.5))
+    found = cells(most, few, target=TARGET)
+    assert found["time to 75.00 %"] == ("2 of 3: 24.0 s (20.0–24.0)", "1 of 3: 12.0 s")
+
+
 def test_a_log_without_times_reached_the_target_all_the_same() -> None:
     found = cells(arm_in("sync", run_of(0.75, test_by_time={})), arm_in("async", run_of(0.5)), target=TARGET)
     assert found["time to 75.00 %"] == ("–", "not reached")

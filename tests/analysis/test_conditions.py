@@ -11,7 +11,7 @@ SETTINGS: dict[str, Any] = {
     "shards": 1,
     "optimizer": "SGD",
     "optimizer_args": {"lr": 0.1, "momentum": 0.9, "nesterov": False},
-    "stragglers": [{"slot": 1, "delay_s": 0.0, "factor": 3.0}],
+    "stragglers": [{"slot": 1, "delay": "0", "factor": 3.0}],
     "wire": "float32",
     "options": {"model": "cnn", "data": "mnist", "lr": 0.1, "mode": "sync"},
 }
@@ -42,8 +42,12 @@ def test_what_all_arms_share_is_read_from_the_logs() -> None:
         ({"workers": 1}, "The processes differ: sync 2 workers, 1 shard; async 1 worker, 1 shard."),
         ({"stragglers": []}, "The stragglers differ: sync slot 1 3× slower; async none."),
         (
-            {"stragglers": [{"slot": 0, "delay_s": 0.05}]},
-            "The stragglers differ: sync slot 1 3× slower; async slot 0 0.05 s later.",
+            {"stragglers": [{"slot": None, "delay": "20ms", "factor": 1.0}]},
+            "The stragglers differ: sync slot 1 3× slower; async every slot 20ms later.",
+        ),
+        (
+            {"stragglers": [{"slot": 0, "delay": "exp:50ms", "factor": 1.0}]},
+            "The stragglers differ: sync slot 1 3× slower; async slot 0 exp:50ms later.",
         ),
         ({"optimizer": "Adam"}, "The optimizer differs: sync SGD with momentum=0.9; async Adam with momentum=0.9."),
         ({"options": SETTINGS["options"] | {"lr": 0.2}}, "The learning rate differs: sync 0.1; async 0.2."),
