@@ -14,6 +14,11 @@ def make_mlp() -> torch.nn.Module:
     return torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(784, 64), torch.nn.ReLU(), torch.nn.Linear(64, 10))
 
 
+def make_tanh_mlp() -> torch.nn.Module:
+    """The same with units that can not die: a rectified one whose input a few wild steps push below 0 stays there."""
+    return torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(784, 64), torch.nn.Tanh(), torch.nn.Linear(64, 10))
+
+
 def load_if_there(folder: Path, name: str) -> Split | None:
     """The data set; None, and a line that says so, if it is not in the folder.
 
