@@ -175,14 +175,12 @@ def draw(groups: Mapping[str, Sequence[Figures]], gradients: int, lr: float) -> 
 
 def _draw_curves(axes: Axes, groups: Mapping[str, Sequence[Figures]], gradients: int) -> None:
     places = [(point + 0.5) * gradients / POINTS for point in range(POINTS)]
-    for color, (name, runs) in enumerate(groups.items()):
-        for number, run in enumerate(runs):
-            label = name if number == 0 else None
+    for color, runs in enumerate(groups.values()):
+        for run in runs:
             losses = [float("nan") if loss is None else loss for loss in run["curve"]]
-            axes.plot(places, losses, color=f"C{color}", label=label, linewidth=1)
-    axes.set(xlabel="gradients", ylabel="training loss, a line a seed", yscale="log")
+            axes.plot(places, losses, color=f"C{color}", linewidth=1)
+    axes.set(xlabel="gradients", ylabel="training loss, colours as on the right", yscale="log")
     axes.grid(alpha=0.3)
-    axes.legend()
 
 
 def _draw_errors(axes: Axes, groups: Mapping[str, Sequence[Figures]]) -> None:

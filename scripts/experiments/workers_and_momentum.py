@@ -162,7 +162,7 @@ def draw(series: Mapping[str, Errors]) -> Figure:
     axes.set_yticks((5, 10, 20, 50, 90), ("5", "10", "20", "50", "90"), minor=False)
     axes.set_yticks([], minor=True)
     axes.grid(alpha=0.3)
-    axes.legend()
+    axes.legend(loc="lower right", fontsize="small")
     return figure
 
 

@@ -9,10 +9,13 @@ def test_captured_is_the_share_of_the_seconds_that_many_save() -> None:
     seconds = {0: 7.0, 4: 2.0, 10: 1.0}
     assert captured(seconds) == pytest.approx(5 / 6)
     assert gradients_per_s(seconds, 4) == 48.0
-    (claim,) = claims_of(seconds)
+
+
+def test_the_verdict_goes_by_means_and_says_how_far_seeds_are_apart() -> None:
+    (claim,) = claims_of({0: [6.0, 8.0], 4: [2.0, 2.0], 10: [1.0, 1.0]})
     assert not claim.shown
-    assert claim.found == "83.3%: 7.00 s a step without, 2.00 s and 1.00 s with them"
-    assert claims_of({0: 7.0, 4: 1.8, 10: 1.0})[0].shown
+    assert claim.found == "83.3% (by seed 80.0% to 85.7%): 7.00 s a step without, 2.00 s and 1.00 s with them"
+    assert claims_of({0: [7.0], 4: [1.8], 10: [1.0]})[0].shown
 
 
 def test_where_all_begin_at_once_a_step_takes_its_order_statistic() -> None:
