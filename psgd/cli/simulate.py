@@ -70,7 +70,7 @@ def _time(config: SimulateConfig, out: Path) -> dict[str, Any]:
 
 @contextmanager
 def _rare_collections() -> Iterator[None]:
-    """Hundreds of thousands of records stay, and make no cycles: to look for some takes a fifth of the time."""
+    """Hundreds of thousands of records stay, and make no cycles: looking for some costs a few per cent of the time."""
     before = gc.get_threshold()
     gc.set_threshold(200_000, *before[1:])
     try:
