@@ -86,7 +86,8 @@ def test_a_training_keeps_its_options(tmp_path: Path, capsys: pytest.CaptureFixt
     assert main(["train", *asked], {}) == 0
     report = calibrated(capsys, str(tmp_path / "run"))
     told = yaml.safe_load((tmp_path / "run" / "world.yaml").read_text())
-    world = {name: told.pop(name) for name in ("compute", "service", "evaluation")}
+    # On cores that others use, too, the two slots may differ by enough to be fitted apart.
+    world = {name: told.pop(name) for name in ("compute", "compute_of", "service", "evaluation") if name in told}
     assert told == {
         "mode": "async",
         "staleness": 2,

@@ -128,9 +128,8 @@ def test_an_own_loop_ends_with_the_shards_weights(mode: Mode) -> None:
         if mode != Sync(backups=1):
             assert len([record for record in run.iterations if record.status == "accepted"]) == 40
     assert not torch.equal(weights["0.weight"], initial["0.weight"])
-    last = own[-1]  # the other may have ended before the last update
-    for name, tensor in weights.items():
-        assert torch.equal(last[name], tensor), name
+    # In the model of the loop whose push came last; the other may have ended before it, and listed itself after it.
+    assert any(all(torch.equal(tensors[name], tensor) for name, tensor in weights.items()) for tensors in own)
 
 
 def test_a_lone_loop_on_arrival_has_the_bits_of_its_own_optimizer() -> None:
