@@ -32,7 +32,7 @@ from psgd.transport.shm import ShmConnection
 from tests.jobs import NormAndDropout, first_model, keep_nothing, make_job
 from tests.test_bitwise import OPTIMIZERS, reference
 
-pytestmark = [pytest.mark.ray, pytest.mark.xdist_group("ray")]
+pytestmark = pytest.mark.ray
 
 DIGITS = load("digits", None)
 MODEL = resolve_model("mlp", DIGITS.shape, DIGITS.outputs)

@@ -13,7 +13,7 @@ from ray import tune
 import psgd
 from tests.tuning.test_trainable import make_trainer
 
-pytestmark = [pytest.mark.ray, pytest.mark.xdist_group("ray")]
+pytestmark = pytest.mark.ray
 
 CPUS = 2
 
