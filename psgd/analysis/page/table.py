@@ -249,12 +249,20 @@ def _cell(mode: Mode, figure: Figure) -> Cell:
 
 def _missing(mode: Mode, figure: Figure) -> str:
     """Which of the runs have no such figure, and why."""
-    runs, reached, diverged = mode.get("runs") or 0, mode.get("reached"), mode.get("diverged") or 0
-    if figure.to_target and reached is not None and reached < runs:
-        return f"{reached} of {runs} reached it" if reached else "not reached"
+    runs, diverged = mode.get("runs") or 0, mode.get("diverged") or 0
+    if figure.to_target and (share := _reached(mode)) is not None:
+        return f"{share} reached it" if share else "not reached"
     if not figure.from_zero and diverged:
         return f"{diverged} of {runs} diverged" if diverged < runs else "diverged"
     return "" if runs else "no run"
+
+
+def _reached(mode: Mode) -> str | None:
+    """How many of the runs reached the target, in words; empty if none did, None if all did or there is no target."""
+    runs, reached = mode.get("runs") or 0, mode.get("reached")
+    if reached is None or reached >= runs:
+        return None
+    return f"{reached} of {runs}" if reached else ""
 
 
 # ------------------------------------------------------------------ cards
@@ -267,7 +275,7 @@ def _card(report: Report, figure: Figure) -> Card:
     strips = tuple(
         Strip(
             index,
-            _short(_cell(mode, figure)),
+            _value(mode, figure),
             None if each.get("median") is None else _at(each["median"], low, high),
             _at(each["low"], low, high) if each.get("low") is not None else 0.0,
             _at(each["high"], low, high) if each.get("high") is not None else 0.0,
@@ -278,14 +286,19 @@ def _card(report: Report, figure: Figure) -> Card:
     told = next((mode for mode in modes if mode["name"] == best or len(modes) == 1), None)
     medians = [each["median"] for each in values if each.get("median") is not None]
     if told is not None:
-        big, whose = _short(_cell(told, figure)), told["name"]
+        big, whose = _value(told, figure), told["name"]
     else:
         big, whose = (interval(min(medians), max(medians), figure.words) if medians else "not reached"), ""
     return Card(figure.label, big, whose, figure.from_zero, strips)
 
 
-def _short(cell: Cell) -> str:
-    return cell.remark if cell.median == DASH and cell.remark else cell.median
+def _value(mode: Mode, figure: Figure) -> str:
+    """The median, with how many runs have it where that is not all: the median of the lucky ones says less."""
+    cell = _cell(mode, figure)
+    if cell.median == DASH:
+        return cell.remark or DASH
+    share = _reached(mode) if figure.to_target else None
+    return f"{cell.median} ({share})" if share else cell.median
 
 
 def _scale(values: Sequence[Mapping[str, Any]], from_zero: bool) -> tuple[float, float]:

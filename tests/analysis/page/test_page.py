@@ -134,7 +134,7 @@ def test_a_target_that_was_not_reached_is_no_time() -> None:
         ("not reached", "", ""),
         ("–", "2.00 s", "1 of 3 reached it"),
     ]
-    assert [strip.value for strip in cards(report)[0].strips] == ["3.00 s", "not reached", "1 of 3 reached it"]
+    assert [strip.value for strip in cards(report)[0].strips] == ["3.00 s (2 of 3)", "not reached", "1 of 3 reached it"]
 
 
 def test_diverged_runs_are_told_where_their_metric_is_missing() -> None:
