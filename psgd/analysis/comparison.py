@@ -173,6 +173,11 @@ class Rate:
         return sum(run.diverged for run in self.complete)
 
     @property
+    def sound(self) -> int:
+        """How many of them have not."""
+        return len(self.complete) - self.diverged
+
+    @property
     def lags(self) -> Counter[int]:
         """Lag to the number of accepted pushes that had it, of all of them."""
         return sum((Counter(run.lags) for run in self.complete), Counter[int]())
@@ -212,15 +217,15 @@ class ArmRuns:
     about: Mapping[str, Any] = field(default_factory=dict)
 
     def best(self, metric: Metric) -> Rate:
-        """The learning rate with the best median over the seeds; of equals the lowest.
+        """The learning rate with most sound runs, of those the best median, of equals the lowest.
 
         The choice looks at the test set: the figure of an arm with several learning rates is the best of several.
         """
         sign = 1 if metric.goal == "max" else -1
 
-        def merit(rate: Rate) -> float:
+        def merit(rate: Rate) -> tuple[int, float]:
             median = rate.test(metric).median
-            return -math.inf if median is None else sign * median
+            return rate.sound, -math.inf if median is None else sign * median
 
         return max(self.rates, key=merit)
 

@@ -54,6 +54,17 @@ def suspicion(pair: Pair) -> str:
     return f"{worse} looks worse than {pair.better} in {topic(pair.contest)}, if not beyond doubt ({evidence})"
 
 
+def risk(pair: Pair) -> str:
+    """What taking the arm that looks worse may cost though no difference can be told, without a full stop."""
+    if pair.advantage is None or pair.better is None or pair.leans:
+        return suspicion(pair)
+    worse, evidence = pair.other(pair.better), _evidence(pair, pair.advantage)
+    return (
+        f"{worse} may be worse than {better} in {topic(pair.contest)}: a difference can neither be told nor ruled out "
+        f"({evidence})"
+    )
+
+
 def sentences(pairs: Sequence[Pair]) -> str:
     """The same of several comparisons in one figure that all tell of one arm that it is better."""
     first, *others = pairs

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 
 from psgd.analysis.comparison import ComparisonFigures, Metric, Rate, Target
 from psgd.analysis.figure import SAMPLES_PER_S, TO_TARGET, Figure, of_metric
-from psgd.analysis.statistics import SIGNIFICANT, Estimate, compare, holm
+from psgd.analysis.statistics import SIGNIFICANT, Estimate, compare, compare_counts, holm
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +43,8 @@ class Pair:
         seeds: of which both have a complete run.
         having: of those, in how many a and b have the figure at all: have reached the target, have not diverged.
         estimate: mean of a − b, or geometric mean of a ÷ b; None unless all of them have the figure.
-        p: after Holm's correction; None where nothing was tested.
+        p: after Holm's correction; None where nothing was tested. Where all runs of one arm have the figure and none
+            of the other, it is that of these counts.
     """
 
     contest: Contest
@@ -77,8 +78,6 @@ class Pair:
     @property
     def told(self) -> bool:
         """Whether there is a difference that can be told from chance."""
-        if self.all_or_none:
-            return self.seeds > 1  # a fact about these seeds; there is nothing to compute an interval of
         return self.p is not None and self.p < SIGNIFICANT and not self.may_be_equal
 
     @property
@@ -145,7 +144,7 @@ def compare_arms(figures: ComparisonFigures) -> list[Pair]:
 def _family(contest: Contest, shown: Sequence[tuple[str, Rate]]) -> list[Pair]:
     """The comparisons that are corrected together."""
     pairs = [_weigh(contest, *a, *b) for a, b in itertools.combinations(shown, 2)]
-    corrected = holm([None if pair.estimate is None else pair.estimate.p for pair in pairs])
+    corrected = holm([pair.p for pair in pairs])
     return [replace(pair, p=p) for pair, p in zip(pairs, corrected, strict=True)]
 
 
@@ -155,9 +154,12 @@ def _weigh(contest: Contest, a: str, ours: Rate, b: str, theirs: Rate) -> Pair:
     right = [contest.figure.of(run, contest.target) for _, run in both]
     known = [value for value in left if value is not None], [value for value in right if value is not None]
     pair = Pair(contest, a, b, len(both), (len(known[0]), len(known[1])))
+    if pair.all_or_none and pair.seeds > 1:
+        return replace(pair, p=compare_counts((pair.having[0], pair.seeds), (pair.having[1], pair.seeds)))
     comparable = both and pair.having == (len(both), len(both))
     if not comparable or (contest.by_ratio and min(map(min, known)) <= 0):
         return pair
     blurs = [contest.figure.blur(run, contest.target) for runs in both for run in runs]
     blur = math.hypot(*blurs) / math.sqrt(len(both))
-    return replace(pair, estimate=compare(*known, contest.figure.scale, blur))
+    estimate = compare(*known, contest.figure.scale, blur)
+    return replace(pair, estimate=estimate, p=estimate.p)

@@ -3,11 +3,12 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from psgd.analysis.comparison import ArmRuns, ComparisonFigures, Rate, Target
+from psgd.analysis.comparison import ArmRuns, ComparisonFigures, Metric, Rate, Target
 from psgd.analysis.figure import SAMPLES_PER_S, SECONDS_TO_TARGET, of_metric
 from psgd.analysis.observations import observe, too_short
-from psgd.analysis.pair_words import out_of, sentence, sentences, suspicion, topic
+from psgd.analysis.pair_words import out_of, risk, sentence, sentences, suspicion, topic
 from psgd.analysis.pairs import Pair
+from psgd.analysis.statistics import SIGNIFICANT, compare_counts
 
 WHY_SIMPLE = {
     True: "the simplest, whose runs can be repeated to the bit",
@@ -15,9 +16,10 @@ WHY_SIMPLE = {
 }
 """By whether it is repeatable."""
 
-
 BEWARE = "Beware: "
 """How reasons begin that rather warn."""
+MATTERS = 0.01
+"""A loss at the end that may be larger than this part of the metric is worth a word."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,24 +39,19 @@ class Recommendation:
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """An arm that may be recommended.
-
-    Args:
-        place: where it was asked for.
-    """
+    """An arm that may be recommended."""
 
     name: str
     arm: ArmRuns
     rate: Rate
-    place: int
 
     @property
-    def effort(self) -> tuple[bool, bool, int, int]:
+    def effort(self) -> tuple[bool, bool, int]:
         """How much there is to it: plain sync first, then backups, then async, corrected modes last."""
         about = self.arm.about
         rounds = about.get("mode", "sync") == "sync"
         loose = bool(about.get("backups")) if rounds else about.get("staleness") is None
-        return not rounds, loose, self.arm.mode.count("/"), self.place
+        return not rounds, loose, self.arm.mode.count("/")
 
     @property
     def repeatable(self) -> bool:
@@ -79,44 +76,58 @@ class Stage:
     equal: bool
 
 
-def recommend(figures: ComparisonFigures, pairs: Sequence[Pair]) -> Recommendation:
+def recommend(figures: ComparisonFigures, pairs: Sequence[Pair], differing: Sequence[str] = ()) -> Recommendation:
     """Choose by the kind of budget.
 
     A target: who reaches it first; else: whose final test metric is the best, then who reaches the target first. Where
     no difference can be told: the one with the most samples/s, and of equals the simplest. In the final test metric an
     arm is out already when it looks worse than chance makes it, all comparisons left aside: nobody should have to
-    prove a loss to be spared it.
+    prove a loss to be spared it. From one run each nothing follows.
 
     Args:
         pairs: of all arms, as `psgd.analysis.pairs.compare_arms` makes them.
+        differing: in what conditions were not equal, one sentence each.
     """
-    everybody = [Candidate(name, arm, rate, place) for place, (name, arm, rate) in enumerate(figures.shown)]
-    ran = [each for each in everybody if each.rate.complete]
+    ran = [Candidate(name, arm, rate) for name, arm, rate in figures.shown if rate.complete]
     if len(ran) < 2:
         return Recommendation(None, (), "There are no two arms to choose from.")
-    if all(each.rate.diverged == len(each.rate.complete) for each in ran):
+    if not any(each.rate.sound for each in ran):
         return Recommendation(None, (), "All runs have diverged: there is none to take; try lower learning rates.")
-    candidates, reasons = _sound(ran)
     if all(pair.seeds < 2 for pair in pairs):
-        if figures.by_target is not None:  # what did not get there is no answer, be it chance or not
-            candidates = _reliable(candidates, figures.by_target, reasons)
-        chosen = min(candidates, key=lambda each: each.effort)
-        basis = "one run each" if len(figures.seeds) == 1 else "less than two seeds that both have"
-        reasons.append(f"With {basis} nothing can be told, so it is {WHY_SIMPLE[chosen.repeatable]}")
-    else:
-        chosen = _choose(figures, candidates, pairs, reasons)
-    reasons += _beware(figures, chosen, pairs)
+        basis = "one run each" if len(figures.seeds) == 1 else "less than two seeds that both arms have"
+        return Recommendation(None, (), f"From {basis} nothing can be told: more seeds are needed, three at least.")
+    reasons: list[str] = []
+    candidates = _sound(_tried(ran, pairs, reasons), reasons)
+    chosen = _choose(figures, candidates, pairs, reasons)
+    reasons += (f"{BEWARE}{each}" for each in (*_cautions(figures, chosen, ran, pairs), *differing))
     whole = tuple(f"{each.removesuffix('.')}." for each in reasons)
     return Recommendation(chosen.name, whole, f"Take {chosen.name}. {' '.join(whole)}")
 
 
-def _sound(ran: Sequence[Candidate]) -> tuple[list[Candidate], list[str]]:
-    """Arms of which no run has diverged, if there are any."""
-    sound = [each for each in ran if not each.rate.diverged]
-    if not sound:
-        return list(ran), ["Some runs of every arm have diverged"]
-    spoilt = [each.name for each in ran if each.rate.diverged]
-    return sound, [f"Runs of {' and '.join(spoilt)} have diverged"] if spoilt else []
+def _tried(ran: Sequence[Candidate], pairs: Sequence[Pair], reasons: list[str]) -> list[Candidate]:
+    """Arms that have two seeds or more in common with another."""
+    known = {name for pair in pairs if pair.seeds > 1 for name in (pair.a, pair.b)}
+    for each in ran:
+        if each.name not in known:
+            reasons.append(f"{each.name} has too few runs to tell anything of it: {_count(each)}")
+    return [each for each in ran if each.name in known]
+
+
+def _count(candidate: Candidate) -> str:
+    return f"{len(candidate.rate.complete)} of {len(candidate.rate.runs)}"
+
+
+def _sound(candidates: Sequence[Candidate], reasons: list[str]) -> list[Candidate]:
+    """Arms of which no run has diverged, or if there are none, those of which the fewest have."""
+    shares = {each.name: each.rate.diverged / len(each.rate.complete) for each in candidates}
+    least = min(shares.values())
+    sound = [each for each in candidates if shares[each.name] == least]
+    if least > 0:
+        fewest = f", the fewest of {_listed([each.name for each in sound])}" if len(sound) < len(candidates) else ""
+        reasons.append(f"Some runs of every arm have diverged{fewest}")
+    elif spoilt := [name for name, share in shares.items() if share > 0]:
+        reasons.append(f"Runs of {_listed(spoilt)} have diverged")
+    return sound
 
 
 def _choose(
@@ -147,7 +158,13 @@ def _choose(
     if len(candidates) > 1:
         others = ", ".join(each.name for each in candidates if each is not chosen)
         hope = "" if told or all(stage.equal for stage in stages) else "; more seeds may tell more"
-        reasons.append(f"{chosen.name} can not be told from {others}, and is {WHY_SIMPLE[chosen.repeatable]}{hope}")
+        like = [each.name for each in candidates if each.effort == chosen.effort]
+        reasons.append(
+            f"{chosen.name} can not be told from {others}, and is {WHY_SIMPLE[chosen.repeatable]}{hope}"
+            if len(like) == 1
+            else f"{chosen.name} can not be told from {others}{hope}; {_listed(like)} are equally simple, so that any "
+            "of them will do"
+        )
     return chosen
 
 
@@ -168,8 +185,8 @@ def _why(stage: Stage, chosen: str) -> list[str]:
 
 
 def _listed(names: Sequence[str]) -> str:
-    """Two names or more."""
-    return f"{', '.join(names[:-1])} and {names[-1]}"
+    *others, last = names
+    return f"{', '.join(others)} and {last}" if others else last
 
 
 def _order(figures: ComparisonFigures) -> tuple[str, ...]:
@@ -179,24 +196,59 @@ def _order(figures: ComparisonFigures) -> tuple[str, ...]:
 
 
 def _reliable(candidates: list[Candidate], target: Target, reasons: list[str]) -> list[Candidate]:
-    """Those that have reached the target in every run, if there are any."""
+    """Those that have reached the target in most of their runs, if any has at all."""
     counts = {each.name: (len(each.rate.reached(target)), len(each.rate.complete)) for each in candidates}
-    sure = [each for each in candidates if counts[each.name][0] == counts[each.name][1]]
-    if not sure:
-        some = any(count for count, _ in counts.values())
-        reasons.append(f"No arm has reached {target.words} in {'all' if some else 'any'} of its runs")
-        return candidates
-    reasons += [
-        f"{name} has reached {target.words} in {out_of(count, runs)}"
-        for name, (count, runs) in counts.items()
-        if count < runs
-    ]
+    most = max(counts.values(), key=lambda count: count[0] / count[1])
+    sure = [each for each in candidates if counts[each.name][0] * most[1] == most[0] * counts[each.name][1]]
+    if most[0] < most[1]:
+        reasons.append(f"No arm has reached {target.words} in {'all' if most[0] else 'any'} of its runs")
+    for each in candidates:
+        if each not in sure:
+            count, runs = counts[each.name]
+            luck = ", which may be chance" if compare_counts((count, runs), most) >= SIGNIFICANT else ""
+            reasons.append(f"{each.name} has reached {target.words} in {out_of(count, runs)}{luck}")
     return sure
 
 
-def _beware(figures: ComparisonFigures, chosen: Candidate, pairs: Sequence[Pair]) -> list[str]:
+def _cautions(
+    figures: ComparisonFigures, chosen: Candidate, ran: Sequence[Candidate], pairs: Sequence[Pair]
+) -> list[str]:
     """What the choice may cost, and what speaks against believing in it."""
-    end = of_metric(figures.metric, "test").name
-    worse = [sentence(pair) for pair in pairs if pair.contest.figure.name == end and pair.worse(chosen.name)]
-    odd = observe(chosen.name, chosen.arm, chosen.rate, figures.metric)
-    return [f"{BEWARE}{each}" for each in (*worse, *odd, *too_short(figures))]
+    end = [pair for pair in pairs if pair.contest.figure.name == of_metric(figures.metric, "test").name]
+    found = [sentence(pair) for pair in end if pair.worse(chosen.name)]
+    if not found and figures.by_target is None:  # what ends at the target ends alike
+        found += _risk(figures.metric, chosen, end)
+    found += _spoilt(figures.metric, chosen, ran)
+    if len(chosen.rate.complete) < len(chosen.rate.runs):
+        found.append(f"{chosen.name} has {_count(chosen)} runs: the others have failed, or were not made")
+    return [*found, *observe(chosen.name, chosen.arm, chosen.rate, figures.metric), *too_short(figures)]
+
+
+def _risk(metric: Metric, chosen: Candidate, pairs: Sequence[Pair]) -> list[str]:
+    """The greatest loss at the end that the seeds have not ruled out, if it would be one that matters."""
+    median = chosen.rate.test(metric).median
+    losses = {
+        pair: pair.advantage.mean if pair.advantage.ci is None else pair.advantage.ci[1]
+        for pair in pairs
+        if pair.advantage is not None and pair.better is not None and pair.other(pair.better) == chosen.name
+    }
+    if median is None or not losses:
+        return []
+    worst = max(losses, key=lambda pair: losses[pair])
+    return [risk(worst)] if losses[worst] > MATTERS * abs(median) else []
+
+
+def _spoilt(metric: Metric, chosen: Candidate, ran: Sequence[Candidate]) -> list[str]:
+    """Arms that are better for the most part, had not some of their runs diverged."""
+    found, sign = [], 1 if metric.goal == "max" else -1
+    own = chosen.rate.test(metric).median
+    for each in ran:
+        theirs = each.rate.test(metric).median
+        more = each.rate.diverged / len(each.rate.complete) > chosen.rate.diverged / len(chosen.rate.complete)
+        if more and own is not None and theirs is not None and sign * theirs > sign * own:
+            found.append(
+                f"{each.name} has the better median of test {metric.name}, {metric.words(theirs)} against "
+                f"{metric.words(own)}, though {each.rate.diverged} of its {len(each.rate.complete)} runs diverged: "
+                "a lower learning rate may save it"
+            )
+    return found

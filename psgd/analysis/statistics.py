@@ -78,6 +78,23 @@ def compare(ours: Sequence[float], theirs: Sequence[float], scale: Scale = "line
     return found
 
 
+def compare_counts(ours: tuple[int, int], theirs: tuple[int, int]) -> float:
+    """How likely two counts are that differ as much, if both arms have the same chance: Barnard's exact test.
+
+    Args:
+        ours: how many of the runs have something, and how many runs there are.
+        theirs: the same of the other arm.
+
+    Example:
+        >>> round(compare_counts((3, 3), (0, 3)), 5), round(compare_counts((2, 2), (0, 2)), 5)
+        (0.03125, 0.125)
+    """
+    if ours[0] * theirs[1] == theirs[0] * ours[1]:
+        return 1.0
+    columns = ((ours[0], theirs[0]), (ours[1] - ours[0], theirs[1] - theirs[0]))
+    return float(stats.barnard_exact(columns).pvalue)
+
+
 def _student(values: "np.ndarray[tuple[int, ...], np.dtype[np.float64]]", size: float, blur: float = 0.0) -> Estimate:
     """The estimate, where values may have come from some of this size by subtraction."""
     mean, count = float(values.mean()), len(values)

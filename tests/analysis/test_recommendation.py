@@ -1,8 +1,9 @@
+from dataclasses import replace
 from typing import Any
 
 from psgd.analysis.comparison import ArmRuns, Budget, Target
 from psgd.analysis.pairs import compare_arms
-from psgd.analysis.recommendation import Recommendation, recommend
+from psgd.analysis.recommendation import BEWARE, Recommendation, recommend
 from tests.analysis.runs import arm_in, comparison_of, run_of
 
 TARGET = Target("test_accuracy", 0.85)
@@ -80,10 +81,11 @@ def test_where_nothing_can_be_told_it_is_sync_and_why() -> None:
 
 def test_one_run_each_tells_nothing_however_far_they_are_apart() -> None:
     found = advice(arm("async", (1.0,)), arm("sync", (20.0,)), **UNTIL)
-    assert found.mode == "sync"
-    assert found.reasons[0] == (
-        "With one run each nothing can be told, so it is the simplest, whose runs can be repeated to the bit."
-    )
+    words = "From one run each nothing can be told: more seeds are needed, three at least."
+    assert found == Recommendation(None, (), words)
+    apart = advice(arm_in("sync", run_of(0.9), run_of(0.8), None), arm_in("async", None, run_of(0.7), run_of(0.9)))
+    words = "From less than two seeds that both arms have nothing can be told: more seeds are needed, three at least."
+    assert apart == Recommendation(None, (), words)
 
 
 def test_of_arms_that_beat_the_others_the_simplest_is_taken() -> None:
@@ -95,7 +97,7 @@ def test_of_arms_that_beat_the_others_the_simplest_is_taken() -> None:
 def test_what_reaches_the_target_every_time_wins_over_what_does_not() -> None:
     found = advice(arm("sync", SLOW, (0.85, 0.5, 0.85)), arm("async", (30.0, 31.0, 29.0)), **UNTIL)
     assert found.mode == "async"
-    assert found.reasons[0] == "sync has reached 85.00 % in 2 of 3 runs."
+    assert found.reasons[0] == "sync has reached 85.00 % in 2 of 3 runs, which may be chance."
     nobody = advice(
         arm("sync", SLOW, GOOD), arm("async", FAST, BAD), budget=Budget("target"), target=Target("test_accuracy", 0.99)
     )
@@ -112,6 +114,72 @@ def test_an_arm_that_diverged_is_not_recommended() -> None:
     assert everybody.words == "All runs have diverged: there is none to take; try lower learning rates."
     some = advice(arm("sync", SLOW, (None, 0.85, 0.85)), arm("async", FAST, (0.85, None, 0.85)))
     assert (some.mode, some.reasons[0]) == ("async", "Some runs of every arm have diverged.")
+
+
+def test_where_every_arm_has_diverged_or_missed_the_one_that_did_least_is_taken() -> None:
+    diverged = advice(arm("sync", SLOW, (None, 0.95, 0.95)), arm("async", FAST, (None, None, None)))
+    assert diverged.mode == "sync"
+    assert diverged.reasons[0] == "Some runs of every arm have diverged, the fewest of sync."
+    missed = advice(arm("sync", SLOW, (0.85, 0.85, 0.5)), arm("async", FAST, (0.5, 0.5, 0.5)), **UNTIL)
+    assert missed.mode == "sync"
+    assert missed.reasons[:2] == (
+        "No arm has reached 85.00 % in all of its runs.",
+        "async has reached 85.00 % in none of 3 runs, which may be chance.",
+    )
+    surely = advice(arm("sync", (18.0,) * 4, (0.85,) * 4), arm("async", (9.0,) * 4, (0.5,) * 4), **UNTIL)
+    assert surely.reasons[0] == "async has reached 85.00 % in none of 4 runs."
+
+
+def test_an_arm_that_is_better_but_for_a_run_that_diverged_is_named() -> None:
+    found = advice(arm("sync", SLOW, (0.97, None, 0.97)), arm("async", FAST, (0.5, 0.51, 0.5)))
+    assert found.mode == "async"
+    assert found.reasons[-1] == (
+        "Beware: sync has the better median of test accuracy, 97.00 % against 50.00 %, though 1 of its 3 runs "
+        "diverged: a lower learning rate may save it."
+    )
+
+
+def test_an_arm_with_a_single_run_is_not_taken() -> None:
+    lone = arm_in("sync", run_of(0.7), None, None)
+    found = advice(lone, arm("async", FAST, GOOD), arm("async:4", SLOW, GOOD))
+    assert found.mode == "async"
+    assert found.reasons[0] == "sync has too few runs to tell anything of it: 1 of 3."
+
+
+def test_runs_that_are_missing_are_a_warning() -> None:
+    found = advice(arm("sync", FAST, GOOD), arm_in("async", run_of(0.5), run_of(0.5), None))
+    assert not any("the others have failed" in reason for reason in found.reasons)
+    found = advice(arm_in("sync", run_of(0.9), run_of(0.91), None), arm("async", SLOW, (0.6, 0.61, 0.6)))
+    assert found.mode == "sync"
+    assert "Beware: sync has 2 of 3 runs: the others have failed, or were not made." in found.reasons
+
+
+def test_what_an_arm_may_cost_that_is_taken_for_its_speed_is_a_warning() -> None:
+    found = advice(arm("sync", SLOW, (0.93, 0.94, 0.92)), arm("async", FAST, (0.90, 0.86, 0.89)))
+    assert found.mode == "async"
+    assert found.reasons[-1] == (
+        "Beware: async may be worse than sync in test accuracy: a difference can neither be told nor ruled out "
+        "(difference 4.67 points, 95 % CI −2.50 to 11.84)."
+    )
+    close = advice(arm("sync", SLOW, (0.930, 0.931, 0.929)), arm("async", FAST, (0.929, 0.931, 0.9285)))
+    assert close.mode == "async"
+    assert not any(reason.startswith(BEWARE) for reason in close.reasons)
+
+
+def test_arms_that_are_as_simple_as_each_other_are_left_to_the_reader() -> None:
+    arms = [replace(arm("sync", (18.0 + k, 19.0, 20.0 - k)), optimizer=name) for k, name in enumerate(("adam", "sgd"))]
+    found = advice(*arms)
+    assert found.mode == "adam"
+    assert found.reasons[-1] == (
+        "adam can not be told from sgd; more seeds may tell more; adam and sgd are equally simple, so that any of "
+        "them will do."
+    )
+
+
+def test_conditions_that_differ_are_a_warning() -> None:
+    figures = comparison_of(arm("sync", SLOW), arm("async", FAST))
+    found = recommend(figures, compare_arms(figures), ["steps differs: sync 4; async 40."])
+    assert found.reasons[-1] == "Beware: steps differs: sync 4; async 40."
 
 
 def test_a_price_in_accuracy_is_a_warning() -> None:
@@ -165,9 +233,3 @@ def test_a_target_that_nobody_reached_has_no_time_that_could_tell() -> None:
     assert not any("time to" in reason for reason in found.reasons)
     half = advice(arm("sync", SLOW, (0.85, 0.5, 0.85)), arm("async", FAST, (0.5, 0.85, 0.85)), **UNTIL)
     assert half.reasons[0] == "No arm has reached 85.00 % in all of its runs."
-
-
-def test_one_run_each_does_not_recommend_what_missed_the_target() -> None:
-    found = advice(arm("sync", (20.0,), (0.5,)), arm("async", (30.0,)), **UNTIL)
-    assert found.mode == "async"
-    assert found.reasons[0] == "sync has reached 85.00 % in no run."
