@@ -4,7 +4,7 @@ import math
 import statistics
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from psgd.errors import ConfigurationError
@@ -72,10 +72,11 @@ class Budget:
     """When the runs of a comparison end.
 
     Args:
-        amount: samples or seconds; None: as the runs were set.
+        kind: various: not all in the same way.
+        amount: samples, seconds, or the metric's value; None: as the runs were set.
     """
 
-    kind: Literal["samples", "seconds", "target"] = "samples"
+    kind: Literal["samples", "seconds", "target", "various"] = "samples"
     amount: float | None = None
 
 
@@ -316,9 +317,12 @@ class ComparisonFigures:
 
     def _length(self, steps: int | None) -> str:
         if self.by_target is not None:
-            return f"until {self.by_target.words}"
+            amount = self.budget.amount
+            return f"until {(self.by_target if amount is None else replace(self.by_target, value=amount)).words}"
         if self.budget.kind == "seconds" and self.budget.amount is not None:
             return f"{self.budget.amount:,g} s"
+        if self.budget.kind == "various":
+            return "each as long as it was set"
         return "as long as their loops" if steps is None else f"{steps:,} steps"
 
     @property

@@ -8,12 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from psgd.analysis.comparison import ArmRuns, ComparisonFigures, Metric, Rate, Spread
-from psgd.analysis.conditions import check_conditions
 from psgd.analysis.figure import BY_NAME, KINDS, Figure, all_figures, of_metric
-from psgd.analysis.notes import notes
+from psgd.analysis.findings import Findings
 from psgd.analysis.pair_words import sentence, statements
-from psgd.analysis.pairs import Pair, compare_arms
-from psgd.analysis.recommendation import recommend
+from psgd.analysis.pairs import Pair
 from psgd.analysis.run_figures import RunFigures
 from psgd.analysis.statistics import estimate
 
@@ -25,15 +23,14 @@ MODE: Mapping[str, Any] = {
 OF_RATES = ("samples", "steps", "seconds", "samples_per_s", "dropped_samples")
 
 
-def as_json(figures: ComparisonFigures, out: Path) -> dict[str, Any]:
+def as_json(findings: Findings, out: Path) -> dict[str, Any]:
     """The report: ``modes`` has one entry an arm; plain JSON, None where there is no number.
 
     Args:
         out: the report's folder, which paths are relative to.
     """
+    figures, advice = findings.figures, findings.advice
     metric, runs = figures.metric, figures.runs()
-    pairs, conditions = compare_arms(figures), check_conditions(figures)
-    advice = recommend(figures, pairs)
     return {
         "title": figures.title,
         "metric": f"test_{metric.name}",
@@ -43,13 +40,13 @@ def as_json(figures: ComparisonFigures, out: Path) -> dict[str, Any]:
         "lr_chosen_by": _choice(figures),
         "seeds": list(figures.seeds),
         "simulated": bool(runs) and all(run.simulated for run in runs),
-        "equal": list(conditions.equal),
-        "differing": list(conditions.differing),
+        "equal": list(findings.conditions.equal),
+        "differing": list(findings.conditions.differing),
         "modes": [_mode(figures, name, arm, rate, out) for name, arm, rate in figures.shown],
-        "comparisons": list(map(_pair, pairs)),
-        "statements": statements(figures, pairs),
+        "comparisons": list(map(_pair, findings.pairs)),
+        "statements": statements(figures, findings.pairs),
         "recommendation": {**asdict(advice), "reasons": list(advice.reasons)},
-        "notes": notes(figures, advice),
+        "notes": list(findings.notes),
         "settings": _common([run.settings for run in runs]),
         "versions": list(figures.versions),
     }
@@ -88,11 +85,13 @@ def _figure(figure: Figure, rate: Rate, figures: ComparisonFigures) -> dict[str,
     values, found = rate.values(read), [read(run) for run in rate.complete]
     known = [value for value in found if value is not None]
     mean, ci = None, None
+    least, most = figure.bounds
     if known and len(known) == len(found):
         means = estimate(known, figure.scale if min(known) > 0 else "linear")
-        mean, ci = means.mean, means.ci
+        mean = means.mean
+        ci = None if means.ci is None else [max(means.ci[0], least), min(means.ci[1], most)]
     spread = Spread.of(found, figure.goal)
-    return {**asdict(spread), "mean": mean, "ci": None if ci is None else list(ci), "values": values}
+    return {**asdict(spread), "mean": mean, "ci": ci, "values": values}
 
 
 def _rate(rate: Rate, metric: Metric) -> dict[str, Any]:

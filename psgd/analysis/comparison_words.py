@@ -5,12 +5,9 @@ from collections.abc import Sequence
 
 from psgd.analysis.comparison import ComparisonFigures, Rate
 from psgd.analysis.comparison_table import arms_table, metric_cell
-from psgd.analysis.conditions import check_conditions
 from psgd.analysis.figure import KINDS
-from psgd.analysis.notes import notes
+from psgd.analysis.findings import Findings
 from psgd.analysis.pair_words import statements
-from psgd.analysis.pairs import compare_arms
-from psgd.analysis.recommendation import recommend
 from psgd.analysis.tables import Row, as_markdown, as_text
 
 TERMINAL, PAGE = 120, 10_000
@@ -47,23 +44,25 @@ def _diverged(rate: Rate) -> str:
     return f"{rate.diverged} of {len(rate.complete)}"
 
 
-def in_text(figures: ComparisonFigures) -> str:
+def in_text(findings: Findings) -> str:
     """What a terminal shows: the table, every learning rate where several were tried, what follows, the notes."""
+    figures = findings.figures
     tables = [*best_table(figures, TERMINAL), *([rates_table(figures)] if figures.searched else [])]
-    sections = [lines for _, lines in _sections(figures) if lines]
+    sections = [lines for _, lines in _sections(findings) if lines]
     return "\n\n".join(
         [*(as_text(rows, _words(rows)) for rows in tables), *("\n".join(map(_wrapped, lines)) for lines in sections)]
     )
 
 
-def in_markdown(figures: ComparisonFigures, pictures: Sequence[str]) -> str:
+def in_markdown(findings: Findings, pictures: Sequence[str]) -> str:
     """The same as a page.
 
     Args:
         pictures: the names of files beside it.
     """
+    figures = findings.figures
     parts = [f"# {figures.title}", *(as_markdown(rows, _words(rows)) for rows in best_table(figures))]
-    for heading, lines in _sections(figures):
+    for heading, lines in _sections(findings):
         parts += [f"## {heading}", "\n".join(f"- {line}" for line in lines)] if lines else []
     parts += [f"![{name.partition('.')[0]}]({name})" for name in pictures]
     if figures.searched:
@@ -72,19 +71,18 @@ def in_markdown(figures: ComparisonFigures, pictures: Sequence[str]) -> str:
     return "\n\n".join([*parts, _versions(figures)]) + "\n"
 
 
-def _sections(figures: ComparisonFigures) -> list[tuple[str, list[str]]]:
+def _sections(findings: Findings) -> list[tuple[str, list[str]]]:
     """What follows from the table: heading and lines."""
-    pairs = compare_arms(figures)
-    advice, conditions = recommend(figures, pairs), check_conditions(figures)
+    figures, advice, conditions = findings.figures, findings.advice, findings.conditions
     common = [f"{heading} {value}" for heading, value in arms_table(figures).common]
     taken = [f"Take {advice.mode}.", *advice.reasons] if advice.mode else [advice.words]
     equal = [f"Equal for all: {' '.join(conditions.equal)}"] if len(figures.arms) > 1 and conditions.equal else []
     return [
         ("The same for all", [f"The same for all: {', '.join(common)}."] if common else []),
-        ("What can be told", statements(figures, pairs) if pairs else []),
+        ("What can be told", statements(figures, findings.pairs) if findings.pairs else []),
         ("Which one to take", taken if len(figures.arms) > 1 else []),
         ("Equal conditions", equal),
-        ("Notes", notes(figures, advice)),
+        ("Notes", list(findings.notes)),
     ]
 
 

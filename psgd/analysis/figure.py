@@ -29,6 +29,12 @@ class Figure:
     words: Words
     goal: Goal = "min"
 
+    @property
+    def bounds(self) -> tuple[float, float]:
+        """Between what every value lies: a share is no more than all."""
+        whole = self.words == share or self.name.endswith("_accuracy")
+        return (0.0, 1.0) if whole else (-math.inf, math.inf)
+
     def of(self, run: RunFigures, target: Target | None) -> float | None:
         """Its value in a run; None if it has none: not measured, not reached, or the end of a run that diverged."""
         if self.name in REACHING:

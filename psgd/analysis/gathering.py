@@ -5,9 +5,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from psgd.analysis.comparison import ArmRuns, ComparisonFigures, Rate
+from psgd.analysis.comparison import ArmRuns, Budget, ComparisonFigures, Rate, Target
 from psgd.analysis.conditions import COMPARED, rate_of, setting
-from psgd.analysis.run_figures import RunFigures, read_run
+from psgd.analysis.run_figures import RunFigures, read_run, samples_per_step
 from psgd.core.local_steps import LocalSteps
 from psgd.core.mode_name import mode_name
 from psgd.core.modes import Async, Mode, Sync
@@ -17,6 +17,9 @@ from psgd.training.names import with_arguments
 
 ALIKE = ("data", "model", "limit", "bytes", "slots", "batch_size")
 """Settings without which runs can not be compared at all."""
+
+NEARLY = 1.1
+"""Runs whose lengths are no more apart than by this factor are as long as each other: local steps round."""
 
 Key = tuple[str, str]
 """The optimizer and the mode of an arm, as they are written."""
@@ -42,6 +45,8 @@ def find_runs(places: Sequence[Path]) -> list[Path]:
 def gather(folders: Iterable[Path]) -> ComparisonFigures:
     """The comparison that runs are when they are put side by side; incomplete ones are left out, and it says so.
 
+    What ended them, be it a target, is known of runs that the command line has made.
+
     Raises:
         ConfigurationError: if they can not be compared: other data, models or batches, or one run twice.
         DataError: if a log is damaged.
@@ -52,11 +57,14 @@ def gather(folders: Iterable[Path]) -> ComparisonFigures:
     if not runs:
         raise ConfigurationError(f"RUN must hold runs that have come to their end, got none but {broken}")
     _check_alike(runs)
+    budget, target = _budget(runs)
     seeds = tuple(sorted({run.settings["seed"] for run in runs}))
     arms = (_arm(key, rates, seeds) for key, rates in _sort(runs).items())
     return ComparisonFigures(
         seeds,
         tuple(sorted(arms, key=_place)),
+        budget,
+        target,
         remarks=(f"Left out, as they have not come to their end: {broken}.",) if broken else (),
     )
 
@@ -80,6 +88,12 @@ def mode_of(settings: Mapping[str, Any]) -> str:
 def _check_alike(runs: Sequence[RunFigures]) -> None:
     first, *others = runs
     for run in others:
+        if run.simulated != first.simulated:
+            virtual, real = (first, run) if first.simulated else (run, first)
+            raise ConfigurationError(
+                f"RUN must be runs of one world, got virtual seconds in {virtual.folder} and real ones in "
+                f"{real.folder}; report them apart, and see psgd calibrate"
+            )
         for name in ALIKE:
             here, there = setting(first, name), setting(run, name)
             if here != there:
@@ -87,6 +101,23 @@ def _check_alike(runs: Sequence[RunFigures]) -> None:
                     f"RUN must be runs that can be compared, got {_having(name, here)} in {first.folder} and "
                     f"{_having(name, there)} in {run.folder}; report them apart"
                 )
+
+
+def _budget(runs: Sequence[RunFigures]) -> tuple[Budget, Target | None]:
+    """What ended the runs, and the target if they were to reach one."""
+    (until, *other_ends), (limit, *other_limits) = (
+        dict.fromkeys(run.settings.get("options", {}).get(name) for run in runs) for name in ("until", "max_seconds")
+    )
+    if other_ends or other_limits or (until is not None and limit is not None):
+        return Budget("various"), None
+    if until is not None:
+        metric, _, value = until.partition("=")
+        return Budget("target", float(value)), Target(metric, float(value))
+    if limit is not None:
+        return Budget("seconds", limit), None
+    lengths = [run.settings["steps"] * samples_per_step(run.settings) for run in runs if run.settings.get("steps")]
+    alike = not lengths or max(lengths) <= NEARLY * min(lengths)
+    return Budget("samples" if alike else "various"), None
 
 
 def _having(name: str, value: Any) -> str:

@@ -39,7 +39,7 @@ class Collector:
             record.status == ACCEPTED,
             record.lag,
             record.version,
-            record.lr[0] if record.lr else math.nan,
+            (record.inner_lr or record.lr or (math.nan,))[0],
             record.compute_s,
             record.wait_s,
             record.transfer_s,
@@ -78,7 +78,7 @@ class Iterations:
 
     Args:
         loss: NaN where there is none.
-        lr: of the first parameter group; NaN where there is none.
+        lr: of the first parameter group, with local steps theirs; NaN where there is none.
     """
 
     time_s: Floats

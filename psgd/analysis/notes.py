@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 
 from psgd.analysis.comparison import ArmRuns, ComparisonFigures
-from psgd.analysis.conditions import check_conditions
+from psgd.analysis.conditions import Conditions
 from psgd.analysis.numbers import duration
 from psgd.analysis.observations import observe, too_short
 from psgd.analysis.recommendation import BEWARE, Recommendation
@@ -13,10 +13,11 @@ OVERRUN = 1.1
 """How much longer than its budget of seconds a run may take, as a multiple, without a word."""
 
 
-def notes(figures: ComparisonFigures, advice: Recommendation) -> list[str]:
+def notes(figures: ComparisonFigures, conditions: Conditions, advice: Recommendation) -> list[str]:
     """What a reader must know to read the table right, one sentence each; without what the advice says itself."""
-    found = [_basis(len(figures.seeds)), *_virtual(figures), *figures.remarks]
-    found += [f"Not equal: {words}" for words in check_conditions(figures).differing]
+    said = {reason.removeprefix(BEWARE) for reason in advice.reasons}
+    found = [_basis(figures), *_virtual(figures), *figures.remarks]
+    found += [f"Not equal: {words}" for words in conditions.differing if words not in said]
     if figures.searched:
         found.append(_choice(figures))
     if figures.target is not None and figures.runs():
@@ -27,21 +28,21 @@ def notes(figures: ComparisonFigures, advice: Recommendation) -> list[str]:
         )
     if {arm.about.get("mode") for arm in figures.arms} >= {"sync", "async"}:
         found.append(
-            "Asynchronous arms make an update for each gradient (softsync: for several), synchronous ones one a step, "
-            "from the same samples."
+            "Asynchronous arms make an update for each gradient (softsync: for several), synchronous ones one a step."
         )
     found += _off_budget(figures)
     each_arm: tuple[Callable[[ComparisonFigures, ArmRuns], list[str]], ...] = (_edge, _losses, _odd)
     found += too_short(figures)
     found += [note for arm in figures.arms for find in each_arm for note in find(figures, arm)]
-    said = {reason.removeprefix(BEWARE) for reason in advice.reasons}
     return [note for note in found if note not in said]
 
 
-def _basis(seeds: int) -> str:
-    if seeds == 1:
+def _basis(figures: ComparisonFigures) -> str:
+    if len(figures.seeds) == 1:
         return "One run each: how much of a difference is chance can not be told; try --seeds 3."
-    return f"Medians over {seeds} seeds, with the least and the greatest; all arms have the same seeds."
+    whole = all(None not in rate.runs for _, _, rate in figures.shown)
+    same = "; all arms have the same seeds" if whole else ""
+    return f"Medians over {len(figures.seeds)} seeds, with the least and the greatest{same}."
 
 
 def _virtual(figures: ComparisonFigures) -> list[str]:
@@ -78,7 +79,8 @@ def _choice(figures: ComparisonFigures) -> str:
     if figures.by_target is not None:
         return "Each arm is shown at the learning rate with which most runs reach the target, and soonest."
     return (
-        f"Each arm is shown at the learning rate with the best median test {figures.metric.name}. That choice was "
+        f"Each arm is shown at the learning rate with the best median test {figures.metric.name}, of those with which "
+        "fewest runs diverged or are missing. That choice was "
         "made on the test set, as there is no validation set, so it flatters arms a little."
     )
 

@@ -58,11 +58,9 @@ def risk(pair: Pair) -> str:
     """What taking the arm that looks worse may cost though no difference can be told, without a full stop."""
     if pair.advantage is None or pair.better is None or pair.leans:
         return suspicion(pair)
-    worse, evidence = pair.other(pair.better), _evidence(pair, pair.advantage)
-    return (
-        f"{worse} may be worse than {better} in {topic(pair.contest)}: a difference can neither be told nor ruled out "
-        f"({evidence})"
-    )
+    worse, what = pair.other(pair.better), topic(pair.contest)
+    evidence = _evidence(pair, pair.advantage)
+    return f"{worse} may be worse than {pair.better} in {what}: that can neither be told nor ruled out ({evidence})"
 
 
 def sentences(pairs: Sequence[Pair]) -> str:
@@ -111,7 +109,8 @@ def _statement(names: Sequence[str], pairs: Sequence[Pair]) -> str:
         told = [f"one run each, so nothing can be told from {', '.join(open_)}"]
     elif open_:
         told.append(f"no difference can be told from {', '.join(open_)}")
-    return f"{_opening(pairs[0].contest, leader)}{like}: {'; '.join([*told, *uncounted])}."
+    sure = any(pair.told or pair.equal for pair, _ in against)
+    return f"{_opening(pairs[0].contest, leader, sure)}{like}: {'; '.join([*told, *uncounted])}."
 
 
 def leading(names: Sequence[str], pairs: Sequence[Pair]) -> str | None:
@@ -130,14 +129,17 @@ def _without_leader(pairs: Sequence[Pair]) -> list[str]:
     return [sentence(pair) for pair in pairs]
 
 
-def _opening(contest: Contest, leader: str) -> str:
+def _opening(contest: Contest, leader: str, sure: bool) -> str:
+    """Who leads, or only seems to, as from nobody a difference can be told."""
+    verb, rest = "end", f"with the best {topic(contest)}"
     if contest.figure.name == SECONDS_TO_TARGET:
-        return f"{leader} reaches {_target(contest)} first"
-    if contest.figure.name == SAMPLES_TO_TARGET:
-        return f"{leader} reaches {_target(contest)} with the fewest samples"
-    if contest.figure == SAMPLES_PER_S:
-        return f"{leader} makes the most samples/s"
-    return f"{leader} ends with the best {topic(contest)}"
+        verb, rest = "reach", f"{_target(contest)} first"
+    elif contest.figure.name == SAMPLES_TO_TARGET:
+        verb, rest = "reach", f"{_target(contest)} with the fewest samples"
+    elif contest.figure == SAMPLES_PER_S:
+        verb, rest = "make", "the most samples/s"
+    says = f"{verb}{'es' if verb == 'reach' else 's'}" if sure else f"seems to {verb}"
+    return f"{leader} {says} {rest}"
 
 
 def _against(pair: Pair, advantage: Estimate, other: str) -> str:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from psgd.analysis.comparison import Budget, Target
 from psgd.analysis.comparison_words import in_text
+from psgd.analysis.findings import find
 from psgd.cli.building import build_trainer, usual_metric
 from psgd.cli.compare_config import MOST_EPOCHS, CompareConfig
 from psgd.cli.compare_grammar import parse_target
@@ -45,9 +46,9 @@ def run(config: CompareConfig) -> None:
     finally:
         if comparison.out.exists():
             tell(f"the runs are in {comparison.out}; with --out {comparison.out} the same command keeps them")
-    figures = read_figures(comparison)
-    report = write_report(figures, comparison.out)
-    print(json.dumps(report, allow_nan=False) if config.json else in_text(figures), flush=True)
+    findings = find(read_figures(comparison))
+    report = write_report(findings, comparison.out)
+    print(json.dumps(report, allow_nan=False) if config.json else in_text(findings), flush=True)
     if failed:
         raise LostError(
             f"{len(failed)} of {len(tasks)} runs have failed, the last one: {list(failed.values())[-1]}; "

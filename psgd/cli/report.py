@@ -7,6 +7,7 @@ from pathlib import Path
 
 from psgd.analysis.comparison import ComparisonFigures, Target
 from psgd.analysis.comparison_words import in_text
+from psgd.analysis.findings import find
 from psgd.analysis.gathering import find_runs, gather
 from psgd.cli.compare_grammar import parse_target
 from psgd.cli.report_config import ReportConfig
@@ -25,9 +26,10 @@ def run(config: ReportConfig) -> None:
     out = Path(config.out)
     check_folder(out)
     figures = gather(find_runs([Path(each) for each in config.runs]))
-    figures = dataclasses.replace(figures, target=_target(config, figures))
-    report = write_report(figures, out)
-    print(json.dumps(report, allow_nan=False) if config.json else in_text(figures), flush=True)
+    figures = dataclasses.replace(figures, target=_target(config, figures) or figures.target)
+    findings = find(figures)
+    report = write_report(findings, out)
+    print(json.dumps(report, allow_nan=False) if config.json else in_text(findings), flush=True)
     print(f"psgd report: the report is in {out}", file=sys.stderr, flush=True)
 
 

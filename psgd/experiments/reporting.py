@@ -10,6 +10,7 @@ from psgd.analysis.comparison import ArmRuns, ComparisonFigures, Rate
 from psgd.analysis.comparison_json import as_json
 from psgd.analysis.comparison_pictures import draw
 from psgd.analysis.comparison_words import in_markdown
+from psgd.analysis.findings import Findings
 from psgd.analysis.page import write_page
 from psgd.analysis.run_figures import read_run
 from psgd.analysis.series import read_series
@@ -52,7 +53,7 @@ def _read_arm(comparison: Comparison, arm: Arm) -> ArmRuns:
     return ArmRuns(str(arm.optimizer), str(arm.scheme), tuple(rates), about)
 
 
-def write_report(figures: ComparisonFigures, out: Path) -> dict[str, Any]:
+def write_report(findings: Findings, out: Path) -> dict[str, Any]:
     """Write ``report.html``, ``report.json``, ``table.md`` and the pictures; without matplotlib all but the pictures.
 
     Args:
@@ -65,13 +66,13 @@ def write_report(figures: ComparisonFigures, out: Path) -> dict[str, Any]:
         OSError: if the disk does not take it.
     """
     out.mkdir(parents=True, exist_ok=True)
-    report = as_json(figures, out)
+    report = as_json(findings, out)
     (out / REPORT_NAME).write_text(json.dumps(report, indent=1, allow_nan=False) + "\n", encoding="utf-8")
     write_page(report, read_series(report, out), out)
     try:
-        pictures = draw(figures, out)
+        pictures = draw(findings.figures, out)
     except ConfigurationError as error:
         log.warning("there are no pictures: %s, and run the same again", error)
         pictures = []
-    (out / TABLE_NAME).write_text(in_markdown(figures, pictures), encoding="utf-8")
+    (out / TABLE_NAME).write_text(in_markdown(findings, pictures), encoding="utf-8")
     return report

@@ -1,5 +1,6 @@
 from psgd.analysis.comparison import ArmRuns, Rate, Target
 from psgd.analysis.comparison_words import TERMINAL, in_markdown, in_text, rates_table
+from psgd.analysis.findings import find
 from tests.analysis.runs import arm_in, arm_of, comparison_of, run_of
 
 ADAM = arm_of("adam", "sync", {0.001: (0.9871, 0.9902, 0.9889), 0.01: (0.97, 0.97, 0.97)})
@@ -22,12 +23,12 @@ def test_the_other_table_shows_every_learning_rate() -> None:
 
 
 def test_every_learning_rate_is_shown_only_where_several_were_tried() -> None:
-    assert in_text(comparison_of(ADAM)).count("optimizer") == 2
-    assert in_text(comparison_of(SGD)).count("optimizer") == 1
+    assert in_text(find(comparison_of(ADAM))).count("optimizer") == 2
+    assert in_text(find(comparison_of(SGD))).count("optimizer") == 1
 
 
 def test_a_terminal_shows_the_table_what_it_tells_what_to_take_and_why_it_is_fair() -> None:
-    text = in_text(comparison_of(SYNC, ASYNC, target=Target("test_accuracy", 0.85)))
+    text = in_text(find(comparison_of(SYNC, ASYNC, target=Target("test_accuracy", 0.85))))
     assert text.replace("\n  ", " ").split("\n\n") == [
         "mode      time to 85.00 %  samples to it  test accuracy  train accuracy         samples/s  seconds\n"
         "--------------------------------------------------------------------------------------------------\n"
@@ -49,14 +50,13 @@ def test_a_terminal_shows_the_table_what_it_tells_what_to_take_and_why_it_is_fai
         "The target counts as reached at the first evaluation that meets it: samples and seconds to it are known to "
         "within the distance of two evaluations, which intervals allow for. Seconds are those until the steps before "
         "it had finished.\n"
-        "Asynchronous arms make an update for each gradient (softsync: for several), synchronous ones one a step, "
-        "from the same samples.",
+        "Asynchronous arms make an update for each gradient (softsync: for several), synchronous ones one a step.",
     ]
     assert max(map(len, text.splitlines())) <= TERMINAL
 
 
 def test_the_page_has_the_tables_what_follows_the_notes_and_the_pictures() -> None:
-    page = in_markdown(comparison_of(ADAM), ["curves.png"]).splitlines()
+    page = in_markdown(find(comparison_of(ADAM)), ["curves.png"]).splitlines()
     assert page[:5] == [
         "# 2 slots of 4, 4 steps",
         "",
@@ -71,11 +71,11 @@ def test_the_page_has_the_tables_what_follows_the_notes_and_the_pictures() -> No
     assert "## Which one to take" not in page
     assert "- adam: the best learning rate is the lowest tried, 0.001: a lower one may be better." in page
     assert page[-1] == "Made with psgd 0.1."
-    both = in_markdown(comparison_of(SYNC, ASYNC), []).splitlines()
+    both = in_markdown(find(comparison_of(SYNC, ASYNC)), []).splitlines()
     assert both[both.index("## Which one to take") + 2] == "- Take async."
 
 
 def test_a_comparison_of_nothing_says_so() -> None:
     nothing = comparison_of(ArmRuns("adam", "sync", (Rate(0.1, (None,)),)))
-    assert in_text(nothing).splitlines()[0].split() == ["optimizer", "mode", "lr"]
-    assert in_markdown(nothing, []).endswith("Made with nothing yet.\n")
+    assert in_text(find(nothing)).splitlines()[0].split() == ["optimizer", "mode", "lr"]
+    assert in_markdown(find(nothing), []).endswith("Made with nothing yet.\n")

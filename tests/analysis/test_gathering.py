@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 
+from psgd.analysis.comparison import Budget, Target
 from psgd.analysis.gathering import find_runs, gather, mode_of
 from psgd.errors import ConfigurationError
 from tests.analysis.runs import evaluation, write_run
@@ -123,6 +124,40 @@ def test_runs_that_can_not_be_compared_are_refused_by_what_differs(
     assert str(caught.value) == (
         f"RUN must be runs that can be compared, got {here} in {one} and {there} in {other}; report them apart"
     )
+
+
+def test_real_and_virtual_seconds_are_not_compared(tmp_path: Path) -> None:
+    real, virtual = made(tmp_path / "real"), made(tmp_path / "virtual", mode="async", world={"compute": "exp:1"})
+    with pytest.raises(ConfigurationError) as refused:
+        gather([real, virtual])
+    assert str(refused.value) == (
+        f"RUN must be runs of one world, got virtual seconds in {virtual} and real ones in {real}; report them apart, "
+        "and see psgd calibrate"
+    )
+
+
+def test_what_ended_the_runs_is_read_from_their_options(tmp_path: Path) -> None:
+    def ended(name: str, *options: dict[str, Any], **settings: Any) -> tuple[Budget, Target | None]:
+        folders = [
+            made(tmp_path / name / str(seed), seed=seed, options=each, **settings) for seed, each in enumerate(options)
+        ]
+        figures = gather(folders)
+        return figures.budget, figures.target
+
+    target = Target("test_accuracy", 0.85)
+    assert ended("steps", {}, {}) == (Budget("samples"), None)
+    assert ended("target", *[{"until": "test_accuracy=0.85"}] * 2) == (Budget("target", 0.85), target)
+    assert ended("seconds", *[{"max_seconds": 20}] * 2) == (Budget("seconds", 20), None)
+    assert ended("either", {"until": "test_accuracy=0.85"}, {}) == (Budget("various"), None)
+    assert ended("both", *[{"until": "test_accuracy=0.85", "max_seconds": 20}] * 2) == (Budget("various"), None)
+
+
+def test_runs_of_another_length_are_no_budget_of_samples(tmp_path: Path) -> None:
+    short, long = made(tmp_path / "short", steps=96), made(tmp_path / "long", mode="async", steps=960)
+    assert gather([short, long]).budget == Budget("various")
+    assert gather([short, long]).title.endswith("each as long as it was set")
+    local = made(tmp_path / "local", steps=12, local_steps={"steps": 8, "lr": 0.7, "momentum": 0.9})
+    assert gather([short, local]).budget == Budget("samples")
 
 
 def test_the_same_run_twice_is_refused(tmp_path: Path) -> None:

@@ -65,6 +65,10 @@ def test_lag_and_learning_rate_are_those_of_accepted_pushes() -> None:
     assert figures["effective_lr"] == pytest.approx(0.075)
 
 
+def test_with_local_steps_the_learning_rate_is_theirs() -> None:
+    assert columns({"lr": (0.7,), "inner_lr": (0.05, 0.3)}).figures(workers=1)["effective_lr"] == 0.05
+
+
 def test_updates_dropped_samples_and_bytes_are_counted() -> None:
     found = columns({"version": 1, "bytes": 10}, {"version": 3, "bytes": 20, "status": "late"})
     figures = found.figures(workers=1)

@@ -1,16 +1,18 @@
 from typing import Any
 
-from psgd.analysis.comparison import ArmRuns, Budget, ComparisonFigures, Rate, Target
+from psgd.analysis.comparison import ArmRuns, Budget, Rate, Target
+from psgd.analysis.conditions import check_conditions
+from psgd.analysis.findings import find
 from psgd.analysis.notes import notes
-from psgd.analysis.pairs import compare_arms
-from psgd.analysis.recommendation import Recommendation, recommend
+from psgd.analysis.recommendation import Recommendation
 from tests.analysis.runs import arm_in, arm_of, comparison_of, run_of
 
 SILENT = Recommendation(None, (), "")
 
 
 def noted(*arms: ArmRuns, **more: Any) -> list[str]:
-    return notes(comparison_of(*arms, **more), SILENT)
+    figures = comparison_of(*arms, **more)
+    return notes(figures, check_conditions(figures), SILENT)
 
 
 def test_notes_say_what_the_figures_are_and_are_not() -> None:
@@ -18,7 +20,8 @@ def test_notes_say_what_the_figures_are_and_are_not() -> None:
     edge = arm_of("sgd", "sync", {0.1: (0.75, 0.75), 0.2: (0.5, 0.5)})
     assert noted(searched, edge) == [
         "Medians over 2 seeds, with the least and the greatest; all arms have the same seeds.",
-        "Each arm is shown at the learning rate with the best median test accuracy. That choice was made on the test "
+        "Each arm is shown at the learning rate with the best median test accuracy, of those with which fewest runs "
+        "diverged or are missing. That choice was made on the test "
         "set, as there is no validation set, so it flatters arms a little.",
         "adam, lr 0.4: 1 of 2 runs diverged (loss NaN or Inf).",
         "sgd: the best learning rate is the lowest tried, 0.1: a lower one may be better.",
@@ -29,8 +32,7 @@ def test_notes_say_when_nothing_can_be_told_of_chance_and_what_is_missing() -> N
     late = arm_of("adam", "async", {0.1: (0.5,)})
     assert noted(ArmRuns("adam", "sync", (Rate(0.1, (None,)),), {"mode": "sync"}), late) == [
         "One run each: how much of a difference is chance can not be told; try --seeds 3.",
-        "Asynchronous arms make an update for each gradient (softsync: for several), synchronous ones one a step, "
-        "from the same samples.",
+        "Asynchronous arms make an update for each gradient (softsync: for several), synchronous ones one a step.",
         "sync, lr 0.1: 1 of 1 runs have failed or were not made, and are left out.",
     ]
 
@@ -60,13 +62,21 @@ def test_conditions_that_differ_are_said_and_remarks_passed_on() -> None:
 
 
 def test_what_the_advice_warns_of_is_not_said_twice() -> None:
-    arms = arm_in("sync", run_of(0.5, seconds=1.0)), arm_in("async", run_of(0.5, seconds=2.0))
-    figures: ComparisonFigures = comparison_of(*arms)
-    words = "Runs took as little as 1.0 s: so short, they tell more of how processes start than of speed."
-    advice = recommend(figures, compare_arms(figures))
-    assert f"Beware: {words}" in advice.reasons
-    assert words in notes(figures, SILENT)
-    assert words not in notes(figures, advice)
+    arms = [
+        arm_in(mode, *(run_of(0.5, seed=seed, seconds=1.0, settings={"wire": wire}) for seed in range(2)))
+        for mode, wire in (("sync", "f32"), ("async", "bf16"))
+    ]
+    found = find(comparison_of(*arms))
+    for words, note in (
+        (
+            short := "Runs took as little as 1.0 s: so short, they tell more of how processes start than of speed.",
+            short,
+        ),
+        (unlike := "wire differs: sync f32; async bf16.", f"Not equal: {unlike}"),
+    ):
+        assert f"Beware: {words}" in found.advice.reasons
+        assert note in noted(*arms)
+        assert note not in found.notes
 
 
 def test_virtual_seconds_are_called_so() -> None:

@@ -109,12 +109,15 @@ def test_all_against_none_is_told_as_it_is_and_anything_between_is_not() -> None
     """At even odds, three runs of one arm and none of the other's come out so in one case of 32, two in one of 8."""
     every, never = arm("sync", 4.0, 4.0, 4.0), arm("async", 2.0, 2.0, 2.0, end=0.5)
     none = pair_in("seconds_to_target", every, never)
-    assert (none.having, none.estimate, none.p) == ((3, 0), None, pytest.approx(1 / 32))
+    assert (none.having, none.estimate) == ((3, 0), None)
+    assert none.p == pytest.approx(1 / 32)
     assert (none.told, none.better, none.worse("async"), none.worse("sync")) == (True, "sync", True, False)
     among = pair_in("seconds_to_target", every, never, arm("sync+1", 4.0, 4.0, 4.0))
-    assert (among.told, among.p) == (False, pytest.approx(3 / 32))
+    assert not among.told
+    assert among.p == pytest.approx(3 / 32)
     twice = pair_in("seconds_to_target", arm("sync", 4.0, 4.0), arm("async", 2.0, 2.0, end=0.5))
-    assert (twice.told, twice.better, twice.p) == (False, "sync", pytest.approx(1 / 8))
+    assert (twice.told, twice.better) == (False, "sync")
+    assert twice.p == pytest.approx(1 / 8)
     some = arm_in("async", run_of(0.75, seconds=1.0), run_of(0.5, seed=1), run_of(0.5, seed=2))
     partly = pair_in("seconds_to_target", every, some)
     assert (partly.having, partly.told, partly.better, partly.ratio) == ((3, 1), False, None, None)

@@ -158,8 +158,8 @@ def test_what_an_arm_may_cost_that_is_taken_for_its_speed_is_a_warning() -> None
     found = advice(arm("sync", SLOW, (0.93, 0.94, 0.92)), arm("async", FAST, (0.90, 0.86, 0.89)))
     assert found.mode == "async"
     assert found.reasons[-1] == (
-        "Beware: async may be worse than sync in test accuracy: a difference can neither be told nor ruled out "
-        "(difference 4.67 points, 95 % CI −2.50 to 11.84)."
+        "Beware: async may be worse than sync in test accuracy: that can neither be told nor ruled out (difference "
+        "4.67 points, 95 % CI −2.50 to 11.84)."
     )
     close = advice(arm("sync", SLOW, (0.930, 0.931, 0.929)), arm("async", FAST, (0.929, 0.931, 0.9285)))
     assert close.mode == "async"

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from psgd.analysis.comparison import Budget, Target
+from psgd.analysis.findings import find
 from psgd.core.corrections import LagRate
 from psgd.core.modes import Async, Sync
 from psgd.experiments.arms import Arm, Comparison, Run, Scheme
@@ -64,7 +65,7 @@ def test_the_figures_know_budget_and_target(comparison: Comparison) -> None:
 
 
 def test_the_report_is_a_page_json_and_pictures(comparison: Comparison) -> None:
-    returned = write_report(read_figures(comparison), comparison.out)
+    returned = write_report(find(read_figures(comparison)), comparison.out)
     files = sorted(path.name for path in comparison.out.iterdir() if path.suffix != ".png" and path.is_file())
     assert files == ["report.html", "report.json", "table.md"]
     assert {"curves.png", "loss.png", "sensitivity.png"} <= {path.name for path in comparison.out.iterdir()}
@@ -84,7 +85,7 @@ def test_without_matplotlib_all_but_the_pictures_is_written(
 ) -> None:
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     with caplog.at_level(logging.WARNING, "psgd"):
-        write_report(read_figures(comparison), comparison.out)
+        write_report(find(read_figures(comparison)), comparison.out)
     assert "there are no pictures" in caplog.text
     assert "pip install 'psgd[plots]'" in caplog.text
     files = sorted(path.name for path in comparison.out.iterdir() if path.is_file())

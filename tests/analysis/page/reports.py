@@ -293,8 +293,7 @@ def report_of(
         if len(entries) > 1 and tests
         else {"mode": None, "reasons": [], "words": ""},
         "notes": [
-            "Asynchronous arms make an update for each gradient (softsync: for several), synchronous ones one a step, "
-            "from the same samples."
+            "Asynchronous arms make an update for each gradient (softsync: for several), synchronous ones one a step."
         ],
         "settings": {
             "data": "fashion-mnist",
