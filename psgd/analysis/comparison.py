@@ -234,7 +234,7 @@ class ArmRuns:
         """The learning rate with which most runs reach the target; of equals the one with the least median time."""
 
         def merit(rate: Rate) -> tuple[int, float]:
-            times = [each.seconds or 0.0 for each in rate.reached(target)]
+            times = [each.seconds for each in rate.reached(target)]
             return len(times), -statistics.median(times or [math.inf])
 
         return max(self.rates, key=merit)

@@ -1,12 +1,14 @@
 """The pictures of a comparison: curves of the arms at their best, and how much the learning rate matters."""
 
 import statistics
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from psgd.analysis.comparison import ComparisonFigures, Rate
+from psgd.analysis.bands import Band, band_of
+from psgd.analysis.comparison import ArmRuns, ComparisonFigures, Metric, Rate
 from psgd.analysis.comparison_bars import draw_lags, draw_shares, draw_throughput
+from psgd.analysis.curves import NO_CURVE, Curve
 from psgd.analysis.drawing import check_drawable
 from psgd.analysis.picture_style import DPI, finish, look, scale_by_logarithm, scale_metric
 from psgd.analysis.run_figures import RunFigures
@@ -18,9 +20,6 @@ if TYPE_CHECKING:  # psgd runs without it
 CURVES_NAME = "curves.png"
 BANDS = "median, in a band from the least to the greatest"
 MOST_NAMED = 10
-
-Points = Mapping[float, Sequence[float]]
-"""x to the values of the seeds there."""
 
 
 def draw(figures: ComparisonFigures, folder: Path) -> list[str]:
@@ -36,7 +35,7 @@ def draw(figures: ComparisonFigures, folder: Path) -> list[str]:
     runs = figures.runs()
     pictures: dict[str, tuple[bool, Callable[[ComparisonFigures], Figure]]] = {
         CURVES_NAME: (bool(figures.measured()), draw_curves),
-        "loss.png": (any(run.train_loss for run in runs), draw_losses),
+        "loss.png": (any(run.train_loss.tells for run in runs), draw_losses),
         "sensitivity.png": (bool(figures.measured()) and figures.searched, draw_sensitivity),
         "throughput.png": (any(run.figure("samples_per_s") for run in runs), draw_throughput),
         "time_shares.png": (any("compute_share" in run.measured for run in runs), draw_shares),
@@ -55,10 +54,8 @@ def draw_curves(figures: ComparisonFigures) -> "Figure":
     tested: list[float] = []
     for _, arm, rate in figures.shown:
         label, looks = _label(figures, rate, figures.name(arm)), look(figures, arm)
-        runs = _sound(rate)
-        tested += _line(left, _points(run.test.get(metric.name, ()) for run in runs), label, *looks, marker=".")
-        by_time = _points_by_time([run.test_by_time.get(metric.name, ()) for run in runs])
-        _line(right, by_time, label, *looks, marker=".")
+        curves = [run.test.get(metric.name, NO_CURVE) for run in _sound(rate)]
+        tested += _lines(left, right, curves, label, *looks)
     for axes in (left, right):
         if figures.target is not None:
             label = f"target: {figures.target.words}"
@@ -78,9 +75,7 @@ def draw_losses(figures: ComparisonFigures) -> "Figure":
     trained: list[float] = []
     for _, arm, rate in figures.shown:
         label, looks = _label(figures, rate, figures.name(arm)), look(figures, arm)
-        runs = _sound(rate)
-        trained += _line(left, _points(run.train_loss for run in runs), label, *looks)
-        _line(right, _points_by_time([run.train_loss_by_time for run in runs]), label, *looks)
+        trained += _lines(left, right, [run.train_loss for run in _sound(rate)], label, *looks)
     if min(trained, default=0) > 0:
         for axes in (left, right):
             scale_by_logarithm(axes)
@@ -123,9 +118,7 @@ def draw_sensitivity(figures: ComparisonFigures) -> "Figure":
     tested: list[float] = []
     for arm in figures.arms:
         colour, style = look(figures, arm)
-        ends = ((rate.lr, run) for rate in arm.rates for run in rate.complete if not run.diverged)
-        points = _points([((lr, run.final_test[metric.name]),) for lr, run in ends if metric.name in run.final_test])
-        tested += _line(axes, points, figures.name(arm), colour, style, marker="o")
+        tested += _line(axes, _ends(arm, metric), figures.name(arm), colour, style, marker="o")
         best = figures.best(arm)
         if (height := best.test(metric).median) is not None:
             axes.plot(best.lr, height, "o", markersize=12, fillstyle="none", color=colour)
@@ -145,33 +138,25 @@ def _name_rates(axes: "Axes", rates: Sequence[float]) -> None:
         axes.minorticks_off()
 
 
-def _points(curves: Iterable[Iterable[tuple[float, float]]]) -> Points:
-    """The seeds' curves put together."""
-    points: dict[float, list[float]] = {}
-    for curve in curves:
-        for x, value in curve:
-            points.setdefault(x, []).append(value)
-    return dict(sorted(points.items()))
+def _ends(arm: ArmRuns, metric: Metric) -> Band:
+    """The final test metric against the learning rate, of those with which it was measured."""
+    values = {
+        rate.lr: [run.final_test[metric.name] for run in _sound(rate) if metric.name in run.final_test]
+        for rate in arm.rates
+    }
+    known = {lr: found for lr, found in values.items() if found}
+    seeds = list(known.values())
+    return Band(tuple(known), tuple(map(statistics.median, seeds)), tuple(map(min, seeds)), tuple(map(max, seeds)))
 
 
-def _points_by_time(curves: Sequence[Sequence[tuple[float, float]]]) -> Points:
-    """The seeds' curves put together point by point: the k-th ones of all lie at the median of their times.
-
-    Where less than half of the seeds have a k-th point the rest of them would not speak for the arm.
-    """
-    longest = max(map(len, curves), default=0)
-    points: dict[float, list[float]] = {}
-    for place in range(longest):
-        there = [curve[place] for curve in curves if len(curve) > place]
-        if 2 * len(there) >= len(curves):
-            points[statistics.median(x for x, _ in there)] = [value for _, value in there]
-    return dict(sorted(points.items()))
+def _lines(left: "Axes", right: "Axes", curves: Sequence[Curve], label: str, colour: str, style: str) -> list[float]:
+    """The seeds' curves put together, against samples and against seconds; returns their least and greatest values."""
+    _line(right, band_of([(curve.seconds, curve.values) for curve in curves], hold=True), label, colour, style)
+    return _line(left, band_of([(curve.samples, curve.values) for curve in curves], hold=True), label, colour, style)
 
 
-def _line(axes: "Axes", points: Points, label: str, colour: str, style: str, marker: str = "") -> list[float]:
-    """The median over the seeds, in a band from the least to the greatest; returns all values."""
-    xs, seeds = list(points), list(points.values())
-    medians = [statistics.median(values) for values in seeds]
-    axes.plot(xs, medians, color=colour, linestyle=style, marker=marker, label=label)
-    axes.fill_between(xs, list(map(min, seeds)), list(map(max, seeds)), color=colour, alpha=0.12, linewidth=0)
-    return [value for values in seeds for value in values]
+def _line(axes: "Axes", band: Band, label: str, colour: str, style: str, marker: str = "") -> list[float]:
+    """The median over the seeds, in a band from the least to the greatest; returns the ends of the band."""
+    axes.plot(band.x, band.median, color=colour, linestyle=style, marker=marker, label=label)
+    axes.fill_between(band.x, band.low, band.high, color=colour, alpha=0.12, linewidth=0)
+    return [*band.low, *band.high]

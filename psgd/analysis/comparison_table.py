@@ -136,7 +136,7 @@ def _reached_cell(rate: Rate, figure: Figure, figures: ComparisonFigures) -> str
     runs = len(rate.complete)
     spread = rate.spread(partial(figure.of, target=figures.target))
     reached = 0 if figures.target is None else len(rate.reached(figures.target))
-    if not runs or (reached and spread.low is None):  # a log without iterations has samples, but no times
+    if not runs:
         return NOTHING
     if reached == 0:
         return "not reached"

@@ -7,7 +7,8 @@ from functools import partial
 from typing import Any
 
 from psgd.analysis.comparison import ComparisonFigures
-from psgd.analysis.run_figures import RunFigures, samples_per_step
+from psgd.analysis.curves import samples_per_step
+from psgd.analysis.run_figures import RunFigures
 
 Settings = Mapping[str, Any]
 Arms = Mapping[str, tuple[RunFigures, ...]]

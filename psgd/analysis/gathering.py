@@ -7,7 +7,8 @@ from typing import Any
 
 from psgd.analysis.comparison import ArmRuns, Budget, ComparisonFigures, Rate, Target
 from psgd.analysis.conditions import COMPARED, rate_of, setting
-from psgd.analysis.run_figures import RunFigures, read_run, samples_per_step
+from psgd.analysis.curves import samples_per_step
+from psgd.analysis.run_figures import RunFigures, read_run
 from psgd.core.local_steps import LocalSteps
 from psgd.core.mode_name import mode_name
 from psgd.core.modes import Async, Mode, Sync

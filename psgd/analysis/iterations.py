@@ -1,25 +1,17 @@
-"""The iterations of a run as columns of numbers, and what follows from them: times, shares, lags, curves."""
+"""The iterations of a run as columns of numbers, and what follows from them: times, shares, lags."""
 
 import math
 from array import array
 from dataclasses import dataclass
-from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from psgd.runlog import Iteration
 
-POINTS = 100
-"""Of a curve of the training loss, at most."""
 ACCEPTED = "accepted"
 
-Curve = tuple[tuple[int, float], ...]
-"""(samples drawn, value), ascending; values are finite."""
-TimeCurve = tuple[tuple[float, float], ...]
-"""(seconds since the run began, value), ascending; values are finite."""
 Floats = NDArray[np.float64]
-Number = TypeVar("Number", int, float)
 
 
 class Collector:
@@ -146,45 +138,6 @@ class Iterations:
             found["effective_lr"] = float(rates.mean()) if np.ptp(rates) else float(rates[0])  # as it was written
         return found if found["bytes"] else {name: value for name, value in found.items() if name != "bytes"}
 
-    def losses(self, drawn: int, budget: int | None) -> Curve:
-        """The mean loss over equally long pieces of the run, the same ones for every run of a budget.
-
-        A slot's own clock tells which piece an iteration belongs to; on arrival a fast slot runs beyond the budget's
-        steps as others stay behind them.
-
-        Args:
-            drawn: samples a step.
-            budget: steps; None or more than there are: as many as there are.
-        """
-        known = np.isfinite(self.loss)
-        if not known.any():
-            return ()
-        most = int(self.step.max()) + 1
-        steps = most if budget is None else min(budget, most)
-        pieces = min(POINTS, steps)
-        piece = np.minimum(self.step[known] * pieces // steps, pieces - 1)
-        ends = [((place + 1) * steps // pieces) * drawn for place in range(pieces)]
-        return _means(piece, self.loss[known], ends)
-
-    def losses_by_time(self, slots: int) -> TimeCurve:
-        """The mean loss over pieces of the run with equally many iterations as they finished, at least one a slot."""
-        known = np.isfinite(self.loss)
-        if not known.any():
-            return ()
-        times, count = self.time_s[known], int(known.sum())
-        pieces = max(min(POINTS, count // slots), 1)
-        firsts = np.arange(1, pieces + 1) * count // pieces
-        piece = np.searchsorted(firsts, np.arange(count), side="right")
-        return _means(piece, self.loss[known], times[firsts - 1].tolist())
-
 
 def _named(compute: float, wait: float, transfer: float) -> tuple[tuple[str, float], ...]:
     return ("compute", compute), ("wait", wait), ("transfer", transfer)
-
-
-def _means(piece: NDArray[np.int64], values: Floats, ends: list[Number]) -> tuple[tuple[Number, float], ...]:
-    """The mean of each piece that has values, at its end."""
-    counts = np.bincount(piece, minlength=len(ends))
-    with np.errstate(invalid="ignore"):
-        means = np.bincount(piece, values, minlength=len(ends)) / counts
-    return tuple((end, float(mean)) for end, mean, count in zip(ends, means, counts, strict=True) if count)

@@ -4,6 +4,7 @@ import math
 from collections.abc import Sequence
 
 from psgd.analysis.comparison import ArmRuns, ComparisonFigures, Metric, Rate
+from psgd.analysis.curves import NO_CURVE
 from psgd.analysis.numbers import share
 from psgd.analysis.run_figures import RunFigures
 
@@ -38,7 +39,7 @@ def _unlearned(runs: Sequence[RunFigures], metric: Metric) -> list[str]:
 
 def _gain(run: RunFigures, metric: Metric) -> float:
     """By how much the metric was better at the end than at first; infinite if there are too few evaluations to tell."""
-    values = [value for _, value in run.test.get(metric.name, ())]
+    values = [value for _, _, value in run.test.get(metric.name, NO_CURVE).points]
     if len(values) < FEWEST_POINTS:
         return math.inf
     return values[-1] - values[0] if metric.goal == "max" else values[0] - values[-1]
@@ -109,7 +110,7 @@ def too_short(figures: ComparisonFigures) -> list[str]:
 
 def _rises(run: RunFigures, metric: Metric) -> bool:
     sign = 1 if metric.goal == "max" else -1
-    values = [sign * value for _, value in run.test.get(metric.name, ())]
+    values = [sign * value for _, _, value in run.test.get(metric.name, NO_CURVE).points]
     if len(values) < FEWEST_POINTS:
         return False
     best_before = max(values[: len(values) * 3 // 4])

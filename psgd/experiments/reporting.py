@@ -13,7 +13,6 @@ from psgd.analysis.comparison_words import in_markdown
 from psgd.analysis.findings import Findings
 from psgd.analysis.page import write_page
 from psgd.analysis.run_figures import read_run
-from psgd.analysis.series import read_series
 from psgd.core.modes import Async, Sync
 from psgd.errors import ConfigurationError
 from psgd.experiments.arms import Arm, Comparison, Run
@@ -68,7 +67,7 @@ def write_report(findings: Findings, out: Path) -> dict[str, Any]:
     out.mkdir(parents=True, exist_ok=True)
     report = as_json(findings, out)
     (out / REPORT_NAME).write_text(json.dumps(report, indent=1, allow_nan=False) + "\n", encoding="utf-8")
-    write_page(report, read_series(report, out), out)
+    write_page(report, {name: rate.complete for name, _, rate in findings.figures.shown}, out)
     try:
         pictures = draw(findings.figures, out)
     except ConfigurationError as error:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from psgd.analysis.comparison import ArmRuns, ComparisonFigures, Rate
-from psgd.analysis.iterations import Curve
+from psgd.analysis.curves import Curve
 from psgd.analysis.run_figures import TRAIN_METRICS_NAME, RunFigures
 from psgd.runlog import FILE_NAME, Footer, Header, Record, encode
 from tests.records import EVALUATION, iteration
@@ -67,22 +67,27 @@ def run_of(
 
     It has been evaluated twice: with 0.5 before it was over, by this part of it, and at its end.
     """
-    curve: Curve = () if end is None else ((int(32 * before), 0.5), (32, end))
-    early = seconds * before
+    times = (seconds * before, seconds)
+    at = (float(int(32 * before)), 32.0), times
+    measured = Curve() if end is None else Curve(*at, (0.5, end))
     run = RunFigures(
         settings=SETTINGS | {"seed": seed} | (settings or {}),
         versions={"psgd": "0.1"},
         figures=FIGURES
         | {"seconds": seconds, "samples_per_s": 32 / seconds, "train_loss": None if end is None else 0.5},
-        test={metric: curve, "loss": curve and ((32, 0.25),)},
+        test={"loss": Curve(*at, (0.25, None if end is None else 0.25)), metric: measured},
         final_test={} if end is None else {metric: end, "loss": 0.25},
-        train_loss=((16, 1.0), (32, 0.25 if end is None else 0.5)),
+        train_loss=Curve((16.0, 32.0), times, (1.0, 0.25 if end is None else 0.5)),
         final_train={} if end is None else {metric: 0.9, "loss": 0.5},
-        test_by_time={metric: () if end is None else ((early, 0.5), (seconds, end))},
-        train_loss_by_time=((early, 1.0), (seconds, 0.5)),
         folder=Path(f"runs/{seed}"),
     )
     return replace(run, **changes)
+
+
+def curve_of(*points: tuple[float, float], every_s: float = 1.0) -> Curve:
+    """(samples, value) points, so many seconds apart."""
+    times = tuple(every_s * number for number in range(1, len(points) + 1))
+    return Curve(tuple(samples for samples, _ in points), times, tuple(value for _, value in points))
 
 
 def arm_of(optimizer: str, mode: str, rates: dict[float, Sequence[float | None]], metric: str = "accuracy") -> ArmRuns:

@@ -8,6 +8,7 @@ from matplotlib.lines import Line2D
 
 from psgd.analysis.comparison import ArmRuns, Rate, Target
 from psgd.analysis.comparison_pictures import draw, draw_curves, draw_losses, draw_sensitivity
+from psgd.analysis.curves import Curve
 from psgd.errors import ConfigurationError
 from tests.analysis.runs import arm_in, arm_of, comparison_of, run_of
 
@@ -42,7 +43,7 @@ def test_without_a_run_there_is_nothing_to_draw(tmp_path: Path) -> None:
 
 
 def test_a_run_of_times_alone_has_no_curves(tmp_path: Path) -> None:
-    timed = run_of(0.5, settings={"gradients": "none"}, test={}, final_test={}, train_loss=())
+    timed = run_of(0.5, settings={"gradients": "none"}, test={}, final_test={}, train_loss=Curve())
     assert draw(comparison_of(arm_in("sync", timed)), tmp_path) == ["throughput.png"]
 
 
@@ -56,20 +57,16 @@ def test_a_curve_is_the_median_over_the_seeds_in_a_band() -> None:
     assert points(left.get_lines()[0]) == [[16, 1.0], [32, 0.5]]
 
 
-def test_against_seconds_points_lie_at_the_median_of_their_times() -> None:
-    runs = (run_of(end, seconds=seconds) for end, seconds in ((0.5, 4.0), (0.75, 8.0), (0.625, 20.0)))
+def test_seeds_with_points_of_their_own_meet_between_them_and_keep_what_they_ended_with() -> None:
+    """Runs that end by the clock, or at a target, share no points."""
+    slopes = [Curve((1.0, end), (2.0, 2 * end), (1.0, end)) for end in (2.0, 3.0, 4.0)]
+    runs = (run_of(0.5, test={"accuracy": curve}, train_loss=curve) for curve in slopes)
     figures = comparison_of(arm_in("sync", *runs))
-    _, right = draw_curves(figures).axes
-    assert points(right.get_lines()[0]) == [[4.0, 0.5], [8.0, 0.625]]
-    _, right = draw_losses(figures).axes
-    assert points(right.get_lines()[0]) == [[4.0, 1.0], [8.0, 0.5]]
-
-
-def test_where_most_seeds_have_ended_a_curve_ends() -> None:
-    long = {"accuracy": ((1.0, 0.5), (2.0, 0.625), (3.0, 0.75))}
-    runs = run_of(0.5, seconds=2.0), run_of(0.5, seconds=2.0), run_of(0.75, test_by_time=long)
-    _, right = draw_curves(comparison_of(arm_in("sync", *runs))).axes
-    assert points(right.get_lines()[0]) == [[1.0, 0.5], [2.0, 0.5]]
+    for drawn in (draw_curves(figures), draw_losses(figures)):
+        left, right = (points(axes.get_lines()[0]) for axes in drawn.axes)
+        assert (left[0], left[-1]) == ([1.0, 1.0], [4.0, 3.0])
+        assert all(y == pytest.approx(min(x, 3.0)) for x, y in left)
+        assert all(y == pytest.approx(min(x / 2, 3.0)) for x, y in right)
 
 
 def test_the_target_is_a_line_across_both() -> None:

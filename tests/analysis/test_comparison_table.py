@@ -52,12 +52,6 @@ def test_a_run_that_did_not_reach_the_target_counts_as_the_slowest_of_the_median
     assert found["time to 75.00 %"] == ("2 of 3: 24.0 s (20.0–24.0)", "1 of 3: 12.0 s")
 
 
-def test_a_log_without_times_reached_the_target_all_the_same() -> None:
-    found = cells(arm_in("sync", run_of(0.75, test_by_time={})), arm_in("async", run_of(0.5)), target=TARGET)
-    assert found["time to 75.00 %"] == ("–", "not reached")
-    assert found["samples to it"] == ("32", "not reached")
-
-
 def test_what_is_the_same_for_all_is_said_once_but_never_what_decides() -> None:
     table = arms_table(comparison_of(arm_in("sync", run_of(0.75)), arm_in("async", run_of(0.75))))
     assert [column.heading for column in table.naming] == ["mode"]

@@ -1,10 +1,9 @@
-import math
 from collections.abc import Sequence
 from typing import Any
 
 import pytest
 
-from psgd.analysis.iterations import POINTS, Collector, Iterations
+from psgd.analysis.iterations import Collector, Iterations
 from tests.records import iteration
 
 
@@ -81,27 +80,3 @@ def test_older_logs_know_no_bytes_and_a_log_without_iterations_knows_nothing() -
     assert columns().figures(workers=1) == {}
     assert columns().step_ends(2, rounds=True).tolist() == []
     assert columns().lags() == {}
-    assert columns().losses(8, 4) == columns().losses_by_time(2) == ()
-
-
-def test_the_loss_by_time_is_of_pieces_with_an_iteration_of_each_slot() -> None:
-    found = columns(
-        {"time_s": 1.0, "loss": 3.0},
-        {"time_s": 2.0, "loss": 1.0},
-        {"time_s": 4.0, "loss": math.nan},
-        {"time_s": 6.0, "loss": 0.5},
-    )
-    assert found.losses_by_time(slots=2) == ((6.0, 1.5),)
-    assert found.losses_by_time(slots=1) == ((1.0, 3.0), (2.0, 1.0), (6.0, 0.5))
-
-
-def test_a_long_loss_curve_by_time_has_as_many_points_as_any() -> None:
-    found = columns(*({"time_s": float(n), "loss": 1.0} for n in range(3 * POINTS)))
-    curve = found.losses_by_time(slots=2)
-    assert len(curve) == POINTS
-    assert (curve[0][0], curve[-1][0]) == (2.0, 3 * POINTS - 1.0)
-
-
-def test_a_budget_that_the_run_did_not_use_up_does_not_thin_the_curve() -> None:
-    found = columns(*({"step": step, "loss": 1.0} for step in range(4)))
-    assert [samples for samples, _ in found.losses(8, budget=1_000_000)] == [8, 16, 24, 32]

@@ -3,9 +3,9 @@ from math import inf, nan
 
 import pytest
 
-from psgd.analysis import numbers
+from psgd.analysis import bands, numbers
 from psgd.analysis.numbers import count, duration, interval, rate, share, significant, size, spread
-from psgd.analysis.page import bands, table
+from psgd.analysis.page import table
 
 
 @pytest.mark.parametrize("module", [numbers, bands, table])

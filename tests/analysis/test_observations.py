@@ -5,7 +5,7 @@ import pytest
 from psgd.analysis.comparison import Budget, Metric, Target
 from psgd.analysis.observations import observe, too_short
 from psgd.analysis.run_figures import RunFigures
-from tests.analysis.runs import FIGURES, arm_in, comparison_of, run_of
+from tests.analysis.runs import FIGURES, arm_in, comparison_of, curve_of, run_of
 
 
 def odd(mode: str, *runs: RunFigures) -> list[str]:
@@ -63,8 +63,7 @@ def short(*runs: RunFigures, **more: Any) -> list[str]:
 
 
 def rising(*values: float) -> RunFigures:
-    curve = tuple((8 * place, value) for place, value in enumerate(values))
-    return run_of(values[-1], test={"accuracy": curve}, test_by_time={})
+    return run_of(values[-1], test={"accuracy": curve_of(*((8 * place, value) for place, value in enumerate(values)))})
 
 
 def test_curves_that_still_rise_are_named() -> None:
@@ -106,7 +105,7 @@ def test_many_slots_that_are_not_heard_are_counted() -> None:
 
 
 def ended(*values: float) -> RunFigures:
-    return run_of(values[-1], test={"accuracy": tuple((8 * place, value) for place, value in enumerate(values))})
+    return run_of(values[-1], test={"accuracy": curve_of(*((8 * place, value) for place, value in enumerate(values)))})
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,7 @@ import pytest
 from psgd.analysis.comparison import ArmRuns, Target
 from psgd.analysis.pair_words import sentence, statements
 from psgd.analysis.pairs import compare_arms
-from tests.analysis.runs import arm_in, arm_of, comparison_of, run_of
+from tests.analysis.runs import arm_in, arm_of, comparison_of, curve_of, run_of
 
 TARGET = Target("test_accuracy", 0.85)
 
@@ -60,7 +60,7 @@ def test_an_error_is_better_below() -> None:
 
 def test_samples_are_said_of_the_one_that_needs_more() -> None:
     early = arm_in(
-        "async", *(run_of(0.85, seed=s, test={"accuracy": ((15 + s, 0.5), (16 + s, 0.9))}) for s in range(3))
+        "async", *(run_of(0.85, seed=s, test={"accuracy": curve_of((15 + s, 0.5), (16 + s, 0.9))}) for s in range(3))
     )
     assert said(SYNC, early)[1] == "sync needs 1.9× as many samples as async to reach 85.00 % (95 % CI 1.6–2.2×)"
 

@@ -4,7 +4,7 @@ from typing import Any
 from psgd.analysis.comparison import ArmRuns, Budget, Target
 from psgd.analysis.pairs import compare_arms
 from psgd.analysis.recommendation import BEWARE, Recommendation, recommend
-from tests.analysis.runs import arm_in, comparison_of, run_of
+from tests.analysis.runs import arm_in, comparison_of, curve_of, run_of
 
 TARGET = Target("test_accuracy", 0.85)
 UNTIL: dict[str, Any] = {"budget": Budget("target"), "target": TARGET}
@@ -184,7 +184,7 @@ def test_conditions_that_differ_are_a_warning() -> None:
 
 def test_a_price_in_accuracy_is_a_warning() -> None:
     reached = tuple(
-        run_of(end, seed=s, seconds=each, test={"accuracy": ((16, 0.9), (32, end))})
+        run_of(end, seed=s, seconds=each, test={"accuracy": curve_of((16, 0.9), (32, end), every_s=each / 2)})
         for s, (each, end) in enumerate(zip(FAST, BAD, strict=True))
     )
     found = advice(arm("sync", SLOW, GOOD), arm_in("async", *reached), **UNTIL)

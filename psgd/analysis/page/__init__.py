@@ -1,7 +1,7 @@
 """The report as one page that needs nothing else: no network, no file beside it."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,19 +11,18 @@ from plotly.offline import get_plotlyjs
 
 from psgd.analysis.numbers import tied
 from psgd.analysis.page.contents import page_contents
-from psgd.analysis.page.plots import plot_data
-from psgd.analysis.series import ModeSeries
+from psgd.analysis.page.plots import Runs, plot_data
 
 PAGE_NAME = "report.html"
 UNSAFE_IN_SCRIPT = {"<": "\\u003c", ">": "\\u003e", "&": "\\u0026", "\u2028": "\\u2028", "\u2029": "\\u2029"}
 
 
-def write_page(report: Mapping[str, Any], series: Sequence[ModeSeries], out: Path) -> Path:
+def write_page(report: Mapping[str, Any], runs: Runs, out: Path) -> Path:
     """Write ``report.html``.
 
     Args:
         report: as ``report.json`` has it; what is None or missing there is left out of the page.
-        series: of the report's modes, found by name; a mode without any has no curves.
+        runs: of the report's modes; a mode without any has no curves.
         out: the folder.
 
     Returns:
@@ -33,11 +32,11 @@ def write_page(report: Mapping[str, Any], series: Sequence[ModeSeries], out: Pat
         OSError: if the disk does not take it.
     """
     page = out / PAGE_NAME
-    page.write_text(render(report, series), encoding="utf-8")
+    page.write_text(render(report, runs), encoding="utf-8")
     return page
 
 
-def render(report: Mapping[str, Any], series: Sequence[ModeSeries]) -> str:
+def render(report: Mapping[str, Any], runs: Runs) -> str:
     """The page's text; the arguments are those of `write_page`."""
     files = Environment(
         loader=PackageLoader(__name__, "web"),
@@ -47,9 +46,9 @@ def render(report: Mapping[str, Any], series: Sequence[ModeSeries]) -> str:
         lstrip_blocks=True,
     )
     files.filters["tied"] = tied
-    plots = plot_data(report, series)
+    plots = plot_data(report, runs)
     return files.get_template("page.html.jinja").render(
-        page_contents(report, series, plots),
+        page_contents(report, runs, plots),
         style=_source(files, "page.css"),
         scripts=[
             Markup(get_plotlyjs()),

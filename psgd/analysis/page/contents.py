@@ -1,12 +1,12 @@
 """What the page says, in the order in which it says it; the template only lays it out."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from psgd.analysis.numbers import duration, label, lr, metric_words, share
+from psgd.analysis.page.plots import Runs
 from psgd.analysis.page.table import Report, cards, groups, has_intervals, setting
 from psgd.analysis.recommendation import BEWARE
-from psgd.analysis.series import ModeSeries
 
 COLOURS = 8
 """Of which the style has one a mode; further modes begin again, with a dashed line."""
@@ -18,7 +18,7 @@ WHOLE = 99.0
 Json = dict[str, Any]
 
 
-def page_contents(report: Report, series: Sequence[ModeSeries], plots: Json) -> Json:
+def page_contents(report: Report, runs: Runs, plots: Json) -> Json:
     """The template's variables.
 
     Args:
@@ -48,7 +48,7 @@ def page_contents(report: Report, series: Sequence[ModeSeries], plots: Json) -> 
         "untold": [each["words"] for each in comparisons if not each.get("told")],
         "metrics": plots["metrics"],
         "metric_choices": [(each["key"], each["label"]) for each in plots["metrics"][:-1]],
-        "some_diverged": _diverged(series),
+        "some_diverged": _diverged(runs),
         "shares": _shares(report),
         "shares_leave_rest": any(sum(part["width"] for part in each["parts"]) < WHOLE for each in _shares(report)),
         "has_timeline": any(plots["timelines"]),
@@ -57,7 +57,7 @@ def page_contents(report: Report, series: Sequence[ModeSeries], plots: Json) -> 
         "fresh": [i for i, each in enumerate(plots["lags"]["modes"]) if each["max"] == 0],
         "lag_width": plots["lags"]["width"],
         "lr_varies": plots["lr"] is not None,
-        "constant_lr": "" if report.get("equal") else _constant_lr(series),
+        "constant_lr": "" if report.get("equal") else _constant_lr(runs),
         "tried": plots["tried"] is not None,
         "equal": report.get("equal") or [],
         "differing": report.get("differing") or [],
@@ -115,8 +115,8 @@ def _mode(index: int, mode: Mapping[str, Any], seeds: int) -> Json:
     }
 
 
-def _diverged(series: Sequence[ModeSeries]) -> bool:
-    return any(run.diverged for mode in series for run in mode.runs)
+def _diverged(runs: Runs) -> bool:
+    return any(run.diverged for each in runs.values() for run in each)
 
 
 def _shares(report: Report) -> list[Json]:
@@ -141,9 +141,9 @@ def _shares(report: Report) -> list[Json]:
     return found
 
 
-def _constant_lr(series: Sequence[ModeSeries]) -> str:
+def _constant_lr(runs: Runs) -> str:
     """The learning rate that all runs have had throughout, if there is one."""
-    values = {value for mode in series for run in mode.runs for value in run.lr.values if value is not None}
+    values = {value for each in runs.values() for run in each for value in run.lr.values if value is not None}
     return lr(next(iter(values))) if len({lr(value) for value in values}) == 1 else ""
 
 

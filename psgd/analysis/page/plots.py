@@ -2,23 +2,32 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
+import numpy as np
+
+from psgd.analysis.bands import Band, band_of
+from psgd.analysis.curves import NO_CURVE, Curve
 from psgd.analysis.numbers import label
-from psgd.analysis.page.bands import Band, band_of
-from psgd.analysis.series import Curve, ModeSeries, RunSeries, Timeline
+from psgd.analysis.run_figures import RunFigures
+from psgd.analysis.timeline import Timeline
 from psgd.runlog import goal_of
 
+Runs = Mapping[str, Sequence[RunFigures]]
+"""Of each mode, by the name that the report has for it."""
+MOST_POINTS = 150
+"""Of a seed's curve."""
 DIGITS = 6
 """Of a number in the page: more than anybody sees."""
 MOST_LAG_BARS = 60
 
 Json = dict[str, Any]
+Value = TypeVar("Value")
 
 
-def plot_data(report: Mapping[str, Any], series: Sequence[ModeSeries]) -> Json:
+def plot_data(report: Mapping[str, Any], made: Runs) -> Json:
     """Everything that is drawn; lists are in the order of the report's modes."""
-    runs = _runs(report, series)
+    runs = [made.get(mode["name"], ()) for mode in report["modes"]]
     return {
         "modes": [mode["name"] for mode in report["modes"]],
         "simulated": bool(report.get("simulated")),
@@ -31,20 +40,15 @@ def plot_data(report: Mapping[str, Any], series: Sequence[ModeSeries]) -> Json:
     }
 
 
-def _runs(report: Mapping[str, Any], series: Sequence[ModeSeries]) -> list[tuple[RunSeries, ...]]:
-    by_name = {each.name: each.runs for each in series}
-    return [by_name.get(mode["name"], ()) for mode in report["modes"]]
-
-
 # ------------------------------------------------------------------ curves
 
 
-def _metrics(report: Mapping[str, Any], runs: Sequence[Sequence[RunSeries]]) -> list[Json]:
+def _metrics(report: Mapping[str, Any], runs: Sequence[Sequence[RunFigures]]) -> list[Json]:
     """The report's metric first, the training loss last; what no run has is left out."""
     target = report.get("target") or {}
     measured = sorted({name for each in runs for run in each for name, curve in run.test.items() if curve.tells})
-    measured.sort(key=lambda name: name != report.get("metric"))
-    curves = {name: [[run.test.get(name, Curve()) for run in each] for each in runs] for name in measured}
+    measured.sort(key=lambda name: f"test_{name}" != report.get("metric"))
+    curves = {f"test_{name}": [[run.test.get(name, NO_CURVE) for run in each] for each in runs] for name in measured}
     if any(run.train_loss.tells for each in runs for run in each):
         curves["train_loss"] = [[run.train_loss for run in each] for each in runs]
     return [
@@ -60,7 +64,7 @@ def _metrics(report: Mapping[str, Any], runs: Sequence[Sequence[RunSeries]]) -> 
     ]
 
 
-def _curves(curves: Sequence[Curve], runs: Sequence[RunSeries]) -> Json:
+def _curves(curves: Sequence[Curve], runs: Sequence[RunFigures]) -> Json:
     """A mode's: the band of the seeds that did not diverge, and every seed's own.
 
     Weights that are NaN still have an accuracy, so a run that diverged has done so in every metric.
@@ -73,9 +77,9 @@ def _curves(curves: Sequence[Curve], runs: Sequence[RunSeries]) -> Json:
         "seeds": [
             {
                 "seed": run.seed,
-                "samples": _short(curve.samples),
-                "seconds": _short(curve.seconds),
-                "values": _short(curve.values),
+                "samples": _short(_thin(curve.samples)),
+                "seconds": _short(_thin(curve.seconds)),
+                "values": _short(_thin(curve.values)),
                 "diverged": run.diverged,
             }
             for run, curve in told
@@ -83,12 +87,19 @@ def _curves(curves: Sequence[Curve], runs: Sequence[RunSeries]) -> Json:
     }
 
 
-def _throughput(runs: Sequence[RunSeries]) -> Json:
+def _thin(values: Sequence[Value]) -> Sequence[Value]:
+    """The first, the last, and evenly chosen ones between them."""
+    if len(values) <= MOST_POINTS:
+        return values
+    return [values[int(index)] for index in np.linspace(0, len(values) - 1, MOST_POINTS)]
+
+
+def _throughput(runs: Sequence[RunFigures]) -> Json:
     curves = [run.throughput for run in runs if run.throughput.tells]
     return _band(band_of([(curve.seconds, curve.values) for curve in curves], hold=False))
 
 
-def _learning_rates(runs: Sequence[Sequence[RunSeries]]) -> list[Json] | None:
+def _learning_rates(runs: Sequence[Sequence[RunFigures]]) -> list[Json] | None:
     """None where one learning rate says it all."""
     values = {round(value, 12) for each in runs for run in each for value in run.lr.values if value is not None}
     if len(values) < 2:
@@ -110,7 +121,7 @@ def _band(band: Band) -> Json:
 # ------------------------------------------------------------------ lags, time
 
 
-def _lags(report: Mapping[str, Any], runs: Sequence[Sequence[RunSeries]]) -> Json:
+def _lags(report: Mapping[str, Any], runs: Sequence[Sequence[RunFigures]]) -> Json:
     """Shares of the pushes of all seeds, by lag; neighbours share a bar where lags are many."""
     counted = [_histogram(mode, each) for mode, each in zip(report["modes"], runs, strict=True)]
     greatest = max((lag for each in counted for lag in each), default=0)
@@ -118,7 +129,7 @@ def _lags(report: Mapping[str, Any], runs: Sequence[Sequence[RunSeries]]) -> Jso
     return {"width": width, "modes": [_bars(each, width) for each in counted]}
 
 
-def _histogram(mode: Mapping[str, Any], runs: Sequence[RunSeries]) -> dict[int, int]:
+def _histogram(mode: Mapping[str, Any], runs: Sequence[RunFigures]) -> dict[int, int]:
     told = mode.get("lag_histogram")
     if told:
         return {int(lag): int(count) for lag, count in told.items()}
@@ -143,7 +154,7 @@ def _bars(histogram: Mapping[int, int], width: int) -> Json:
     }
 
 
-def _timeline(runs: Sequence[RunSeries]) -> Json | None:
+def _timeline(runs: Sequence[RunFigures]) -> Json | None:
     """Of the first seed that has one."""
     run = next((run for run in runs if run.timeline is not None), None)
     if run is None or run.timeline is None:

@@ -15,7 +15,8 @@ from typing import Any
 import numpy as np
 
 from psgd.analysis.page import write_page
-from psgd.analysis.series import ModeSeries, read_run_series
+from psgd.analysis.page.plots import Runs
+from psgd.analysis.run_figures import RunFigures, read_run
 from psgd.runlog import FILE_NAME, Evaluation, Footer, Header, Iteration, Record, encode
 
 TARGET = 0.85
@@ -198,6 +199,13 @@ def _run_figures(done: Sequence[Iteration], tested: Sequence[Evaluation], slots:
     }
 
 
+def read_log(folder: Path) -> RunFigures:
+    """A run that is complete."""
+    run = read_run(folder)
+    assert run is not None
+    return run
+
+
 def make(
     folder: Path,
     modes: Sequence[str] = MODES,
@@ -206,24 +214,25 @@ def make(
     slots: int = 4,
     tests: bool = True,
     **changes: Any,
-) -> tuple[dict[str, Any], tuple[ModeSeries, ...]]:
-    """A report and its series, from logs in the folder.
+) -> tuple[dict[str, Any], Runs]:
+    """A report and its runs, from logs in the folder.
 
     Args:
         tests: whether there are evaluations and losses.
         changes: of the report.
     """
-    entries, series = [], []
+    entries: list[dict[str, Any]] = []
+    made: dict[str, list[RunFigures]] = {}
     for at, name in enumerate(modes):
-        logs, runs = [], []
+        logs = []
+        made[name] = []
         for seed in range(seeds):
             done = iterations(name, seed, steps, slots, losses=tests)
             tested = evaluations(name, seed, steps, done, 0.905 - 0.006 * at) if tests else []
             logs.append((done, tested))
-            runs.append(read_run_series(write_log(folder / f"{at}-{seed}", [*done, *tested], seed, name, slots)))
+            made[name].append(read_log(write_log(folder / f"{at}-{seed}", [*done, *tested], seed, name, slots)))
         entries.append(mode_entry(name, logs, slots))
-        series.append(ModeSeries(name, tuple(runs)))
-    return report_of(entries, list(range(seeds)), tests, slots, steps) | changes, tuple(series)
+    return report_of(entries, list(range(seeds)), tests, slots, steps) | changes, made
 
 
 def report_of(

@@ -10,8 +10,7 @@ from typing import Any
 import pytest
 
 from psgd.analysis.page import write_page
-from psgd.analysis.series import ModeSeries, read_run_series
-from tests.analysis.page.reports import MODES, evaluations, iterations, make, mode_entry, report_of, write_log
+from tests.analysis.page.reports import MODES, evaluations, iterations, make, mode_entry, read_log, report_of, write_log
 
 CHROMIUM, DRIVER = Path("/usr/bin/chromium"), Path("/usr/bin/chromedriver")
 DESKTOP, PHONE = (1440, 900), (390, 844)
@@ -273,10 +272,11 @@ def test_print_is_light(browser: Browser, page_of: Callable[[str], Path]) -> Non
 def test_a_run_that_diverged_ends_in_a_cross(browser: Browser, tmp_path: Path) -> None:
     done = iterations("async", 0, 30)
     lost = [*done[:60], *(replace(each, loss=None) for each in done[60:])]
-    tested = evaluations("async", 0, 30, done, 0.9)
-    run = read_run_series(write_log(tmp_path / "run", [*lost, *tested], 0, "async", 4))
+    *before, last = evaluations("async", 0, 30, done, 0.9)
+    tested = [*before, replace(last, metrics=last.metrics | {"test_loss": float("nan")})]
+    run = read_log(write_log(tmp_path / "run", [*lost, *tested], 0, "async", 4))
     entry = mode_entry("async", [(lost, tested)], 4) | {"diverged": 1}
-    page = write_page(report_of([entry], [0], True, 4, 30), [ModeSeries("async", (run,))], tmp_path)
+    page = write_page(report_of([entry], [0], True, 4, 30), {"async": [run]}, tmp_path)
     browser.open(page)
     check(browser)
     assert (
@@ -286,10 +286,10 @@ def test_a_run_that_diverged_ends_in_a_cross(browser: Browser, tmp_path: Path) -
 
 def test_hostile_names_run_nothing(browser: Browser, tmp_path: Path) -> None:
     name = '</script><img src=x onerror="document.title=1">'
-    report, series = make(tmp_path / "runs", modes=("sync", "async"), seeds=1, steps=10)
+    report, runs = make(tmp_path / "runs", modes=("sync", "async"), seeds=1, steps=10)
     for at, mode in enumerate(report["modes"]):
         mode["name"] = name + str(at)
-    renamed = [ModeSeries(mode["name"], each.runs) for each, mode in zip(series, report["modes"], strict=True)]
+    renamed = {mode["name"]: each for each, mode in zip(runs.values(), report["modes"], strict=True)}
     browser.open(write_page(report, renamed, tmp_path))
     check(browser)
     assert browser.ask('return document.querySelectorAll("img").length') == 0

@@ -1,4 +1,4 @@
-from psgd.analysis.page.bands import GRID_POINTS, Band, band_of
+from psgd.analysis.bands import GRID_POINTS, Band, band_of
 
 
 def test_seeds_that_share_their_points_keep_them() -> None:

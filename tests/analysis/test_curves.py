@@ -1,22 +1,23 @@
 from dataclasses import replace
 from pathlib import Path
 
-import pytest
-
-from psgd.analysis.series import MOST_POINTS, MOST_SLOTS, Curve, ModeSeries, RunSeries, read_run_series, read_series
-from psgd.errors import DataError
+from psgd.analysis.curves import MOST_POINTS, Curve
+from psgd.analysis.run_figures import RunFigures, read_run
+from psgd.analysis.timeline import MOST_SLOTS
 from psgd.runlog import FILE_NAME, Evaluation, Footer, Header, Iteration, Record, encode
 from tests.records import EVALUATION, iteration
 
 SETTINGS = {"slots": 2, "batch_size": 4, "seed": 3, "mode": "sync"}
 
 
-def read_log(folder: Path, *records: Record, seconds: float | None = 4.0, **settings: object) -> RunSeries:
+def read_log(folder: Path, *records: Record, seconds: float = 4.0, **settings: object) -> RunFigures:
     folder.mkdir(exist_ok=True)
-    ends = [] if seconds is None else [Footer({"seconds": seconds})]
-    lines = [Header(SETTINGS | settings, {}, "2026-01-01T00:00:00+00:00"), *records, *ends]
+    header = Header(SETTINGS | settings, {}, "2026-01-01T00:00:00+00:00")
+    lines = [header, *records, Footer({"seconds": seconds})]
     (folder / FILE_NAME).write_text("".join(encode(line) + "\n" for line in lines))
-    return read_run_series(folder)
+    run = read_run(folder)
+    assert run is not None
+    return run
 
 
 def pair(step: int, time_s: float, losses: tuple[float | None, float | None] = (1.0, 3.0)) -> list[Iteration]:
@@ -39,25 +40,23 @@ def test_the_training_loss_is_the_mean_over_as_many_iterations_as_there_are_slot
 
 
 def test_iterations_count_in_the_order_of_time_in_whichever_order_they_were_heard_of(tmp_path: Path) -> None:
-    assert read_log(tmp_path / "a", *pair(1, 2.0), *pair(0, 1.0)) == read_log(
-        tmp_path / "b", *pair(0, 1.0), *pair(1, 2.0)
+    late, early = (
+        read_log(tmp_path / name, *steps)
+        for name, steps in (("a", [*pair(1, 2.0), *pair(0, 1.0)]), ("b", [*pair(0, 1.0), *pair(1, 2.0)]))
     )
+    assert late == replace(early, folder=late.folder)
 
 
-def test_long_curves_are_thinned(tmp_path: Path) -> None:
+def test_the_curve_of_a_long_run_has_means_of_many(tmp_path: Path) -> None:
     steps = [record for step in range(400) for record in pair(step, float(step))]
-    tests = [evaluation(step, float(step), test_loss=1.0) for step in range(400)]
-    run = read_log(tmp_path, *steps, *tests)
-    assert len(run.train_loss.values) == MOST_POINTS
-    assert len(run.test["test_loss"].values) == MOST_POINTS
-    assert run.test["test_loss"].samples[-1] == 399 * 8
+    assert len(read_log(tmp_path, *steps).train_loss.values) == MOST_POINTS
 
 
 def test_evaluations_stand_where_the_steps_before_them_had_ended_however_long_they_took(tmp_path: Path) -> None:
     tests = (evaluation(1, 1.5, test_accuracy=0.5), evaluation(2, 9.0, test_accuracy=0.75))
     for mode in ("sync", "async"):
         run = read_log(tmp_path / mode, *pair(0, 1.0), *pair(1, 2.0), *tests, mode=mode)
-        assert run.test == {"test_accuracy": Curve((8.0, 16.0), (1.125, 2.125), (0.5, 0.75))}
+        assert run.test == {"accuracy": Curve((8.0, 16.0), (1.125, 2.125), (0.5, 0.75))}
 
 
 def test_a_step_ends_without_those_that_it_refused(tmp_path: Path) -> None:
@@ -65,24 +64,24 @@ def test_a_step_ends_without_those_that_it_refused(tmp_path: Path) -> None:
     run = read_log(
         tmp_path, first, replace(late, status="late", time_s=3.0), *pair(1, 2.0), evaluation(1, 9.0, test_loss=0.5)
     )
-    assert run.test["test_loss"].seconds == (1.0,)
+    assert run.test["loss"].seconds == (1.0,)
 
 
 def test_local_steps_draw_a_mini_batch_each(tmp_path: Path) -> None:
     run = read_log(tmp_path, *pair(0, 1.0), evaluation(1, 2.0, test_loss=0.5), local_steps={"steps": 8})
-    assert run.test["test_loss"].samples == (64.0,)
+    assert run.test["loss"].samples == (64.0,)
 
 
 def test_without_a_batch_size_the_samples_are_those_of_the_iterations_until_then(tmp_path: Path) -> None:
     run = read_log(tmp_path, *pair(0, 1.0), *pair(1, 2.0), evaluation(1, 1.5, test_loss=0.5), batch_size=None)
-    assert run.test["test_loss"].samples == (8.0,)
+    assert run.test["loss"].samples == (8.0,)
 
 
 def test_a_run_has_diverged_whose_losses_end_as_null(tmp_path: Path) -> None:
     run = read_log(tmp_path, *pair(0, 1.0), *pair(1, 2.0, (None, None)), evaluation(2, 3.0, test_loss=float("nan")))
     assert run.diverged
     assert run.train_loss.values == (2.0, None)
-    assert not run.test["test_loss"].tells
+    assert not run.test["loss"].tells
 
 
 def test_a_run_without_losses_has_not_diverged(tmp_path: Path) -> None:
@@ -147,25 +146,8 @@ def test_of_a_thousand_slots_evenly_chosen_ones_are_shown(tmp_path: Path) -> Non
     assert (len(shown), shown[0], shown[1], shown[-1], run.timeline.slots) == (MOST_SLOTS, 0, 43, 999, 1000)
 
 
-def test_a_run_that_was_cut_short_has_what_it_got_to(tmp_path: Path) -> None:
-    run = read_log(tmp_path, *pair(0, 1.0), seconds=None)
-    assert (run.seconds, run.seed) == (1.125, 3)
-
-
 def test_a_log_without_iterations_has_no_timeline(tmp_path: Path) -> None:
-    assert read_log(tmp_path) == RunSeries(settings=SETTINGS, seconds=4.0)
-
-
-def test_series_are_found_by_the_folders_of_the_report(tmp_path: Path) -> None:
-    runs = tuple(read_log(tmp_path / name, *pair(0, 1.0)) for name in ("a", "b"))
-    report = {"modes": [{"name": "sync", "folders": ["a", "b"]}, {"name": "async"}]}
-    assert read_series(report, tmp_path) == (ModeSeries("sync", runs), ModeSeries("async", ()))
-
-
-def test_a_run_without_a_log_has_failed_and_is_left_out(tmp_path: Path) -> None:
-    assert read_series({"modes": [{"name": "sync", "folders": ["gone", None]}]}, tmp_path) == (ModeSeries("sync", ()),)
-
-
-def test_a_folder_without_a_log_is_named(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=f"no run log at {tmp_path / FILE_NAME}: expected a {FILE_NAME}"):
-        read_run_series(tmp_path)
+    run = read_log(tmp_path, evaluation(1, 1.5, test_loss=0.5))
+    assert run.timeline is None
+    assert run.throughput == run.train_loss == Curve()
+    assert run.test["loss"] == Curve((8.0,), (1.5,), (0.5,))
