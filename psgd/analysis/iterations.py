@@ -18,7 +18,7 @@ class Collector:
     """Takes iterations one by one: of a long run, their numbers are all that is kept."""
 
     def __init__(self) -> None:
-        self._columns = tuple(array("d") for _ in range(13))
+        self._columns = tuple(array("d") for _ in range(11))
 
     def add(self, record: Iteration) -> None:
         """Take the next one."""
@@ -30,12 +30,10 @@ class Collector:
             record.samples,
             record.status == ACCEPTED,
             record.lag,
-            record.version,
             (record.inner_lr or record.lr or (math.nan,))[0],
             record.compute_s,
             record.wait_s,
             record.transfer_s,
-            record.bytes,
         )
         for column, value in zip(self._columns, values, strict=True):
             column.append(value)
@@ -44,7 +42,7 @@ class Collector:
         """All that were taken, in the order in which they were finished."""
         columns = [np.array(column, dtype=np.float64) for column in self._columns]
         order = np.argsort(columns[0], kind="stable")
-        time, slot, step, loss, samples, accepted, lag, version, lr, compute, wait, transfer, moved = (
+        time, slot, step, loss, samples, accepted, lag, lr, compute, wait, transfer = (
             column[order] for column in columns
         )
         return Iterations(
@@ -55,12 +53,10 @@ class Collector:
             samples=samples.astype(np.int64),
             accepted=accepted.astype(np.bool_),
             lag=lag.astype(np.int64),
-            version=version.astype(np.int64),
             lr=lr,
             compute_s=compute,
             wait_s=wait,
             transfer_s=transfer,
-            bytes=moved,
         )
 
 
@@ -80,12 +76,10 @@ class Iterations:
     samples: NDArray[np.int64]
     accepted: NDArray[np.bool_]
     lag: NDArray[np.int64]
-    version: NDArray[np.int64]
     lr: Floats
     compute_s: Floats
     wait_s: Floats
     transfer_s: Floats
-    bytes: Floats
 
     def __len__(self) -> int:
         return len(self.time_s)
@@ -118,25 +112,19 @@ class Iterations:
         accepted = np.bincount(self.slot[self.accepted], minlength=slots)
         return tuple(zip(finished.tolist(), accepted.tolist(), strict=True))
 
-    def figures(self, workers: int) -> dict[str, float]:
-        """What the log's last line does not say, or did not in older versions; without what nothing tells."""
-        if not len(self):
-            return {}
+    def figures(self) -> dict[str, float]:
+        """What the log's last line does not say; without what nothing tells."""
+        found: dict[str, float] = {}
         compute, wait, transfer = (float(part.sum()) for part in (self.compute_s, self.wait_s, self.transfer_s))
         total, rates = compute + wait + transfer, self.lr[self.accepted]
         rates, lags = rates[np.isfinite(rates)], self.lag[self.accepted]
-        available = workers * float(self.time_s[-1])
-        found = {"updates": float(self.version.max()), "bytes": float(self.bytes.sum())}
-        found["dropped_samples"] = float(self.samples[~self.accepted].sum())
         if total > 0:
             found |= {f"{name}_share": part / total for name, part in _named(compute, wait, transfer)}
-        if available > 0:
-            found["idle_share"] = min(max(1 - compute / available, 0.0), 1.0)
         if len(lags):
             found |= {"lag_mean": float(lags.mean()), "lag_max": float(lags.max())}
         if len(rates):
             found["effective_lr"] = float(rates.mean()) if np.ptp(rates) else float(rates[0])  # as it was written
-        return found if found["bytes"] else {name: value for name, value in found.items() if name != "bytes"}
+        return found
 
 
 def _named(compute: float, wait: float, transfer: float) -> tuple[tuple[str, float], ...]:

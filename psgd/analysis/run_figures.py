@@ -154,7 +154,7 @@ def read_run(folder: Path) -> RunFigures | None:
         lr=means_of(iterations, used, slots),
         throughput=throughput_of(iterations, figures.get("seconds") or 0.0, slots),
         timeline=timeline_of(iterations, slots, rounds),
-        measured=iterations.figures(settings.get("workers", slots)),
+        measured=iterations.figures(),
         lags=iterations.lags(),
         heard=iterations.heard(slots),
         folder=folder,

@@ -56,8 +56,9 @@ def test_the_report_of_small_logs_is_the_golden_one(tmp_path: Path) -> None:
         (late | {"seed": 2}, records(1.125, (0.5, 0.625, 0.625, 0.75), 1)),
     ]
     train = {"accuracy": 0.9, "loss": 0.125}
+    told: dict[str, Any] = {"updates": 4, "idle_share": 0.5, "bytes": 800}
     folders = [
-        write_run(tmp_path / str(number), made, settings=SETTINGS | settings, train=train)
+        write_run(tmp_path / str(number), made, settings=SETTINGS | settings, train=train, **told)
         for number, (settings, made) in enumerate(runs)
     ]
     figures = replace(gather(folders), budget=Budget("target"), target=Target("test_accuracy", 0.75))

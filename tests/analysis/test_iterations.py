@@ -41,13 +41,8 @@ def test_a_slot_that_backups_leave_behind_does_not_move_the_ends() -> None:
 
 def test_shares_are_of_all_slots_time() -> None:
     found = columns({"compute_s": 1.0, "wait_s": 2.0, "transfer_s": 1.0}, {"compute_s": 3.0, "wait_s": 1.0, "slot": 1})
-    figures = found.figures(workers=2)
+    figures = found.figures()
     assert [figures[f"{name}_share"] for name in ("compute", "wait", "transfer")] == [0.5, 0.375, 0.125]
-
-
-def test_idle_is_the_workers_time_without_computing() -> None:
-    found = columns({"compute_s": 1.0, "time_s": 2.0}, {"compute_s": 2.0, "time_s": 4.0, "slot": 1})
-    assert found.figures(workers=2)["idle_share"] == 0.625
 
 
 def test_lag_and_learning_rate_are_those_of_accepted_pushes() -> None:
@@ -57,7 +52,7 @@ def test_lag_and_learning_rate_are_those_of_accepted_pushes() -> None:
         {"lag": 9, "status": "late", "lr": ()},
         {"lag": 2, "lr": ()},
     )
-    figures = found.figures(workers=1)
+    figures = found.figures()
     assert found.lags() == {0: 1, 2: 2}
     assert figures["lag_mean"] == pytest.approx(4 / 3)
     assert figures["lag_max"] == 2.0
@@ -65,18 +60,14 @@ def test_lag_and_learning_rate_are_those_of_accepted_pushes() -> None:
 
 
 def test_with_local_steps_the_learning_rate_is_theirs() -> None:
-    assert columns({"lr": (0.7,), "inner_lr": (0.05, 0.3)}).figures(workers=1)["effective_lr"] == 0.05
+    assert columns({"lr": (0.7,), "inner_lr": (0.05, 0.3)}).figures()["effective_lr"] == 0.05
 
 
-def test_updates_dropped_samples_and_bytes_are_counted() -> None:
-    found = columns({"version": 1, "bytes": 10}, {"version": 3, "bytes": 20, "status": "late"})
-    figures = found.figures(workers=1)
-    assert (figures["updates"], figures["dropped_samples"], figures["bytes"]) == (3.0, 4.0, 30.0)
-    assert found.heard(3) == ((2, 1), (0, 0), (0, 0))
+def test_what_slots_have_finished_and_what_was_accepted_of_it_is_counted() -> None:
+    assert columns({}, {"status": "late"}).heard(3) == ((2, 1), (0, 0), (0, 0))
 
 
-def test_older_logs_know_no_bytes_and_a_log_without_iterations_knows_nothing() -> None:
-    assert "bytes" not in columns({}).figures(workers=1)
-    assert columns().figures(workers=1) == {}
+def test_a_log_without_iterations_knows_nothing() -> None:
+    assert columns().figures() == {}
     assert columns().step_ends(2, rounds=True).tolist() == []
     assert columns().lags() == {}
