@@ -111,6 +111,7 @@ class BareSlot:
 
     Args:
         sizes: of each shard's payloads, which would travel.
+        versions: of each shard's weights that the worker would have; one list for all its slots.
         inbox: where replies go, until `take` gets them.
     """
 
@@ -120,15 +121,16 @@ class BareSlot:
         chronicle: Chronicle,
         connections: Sequence[Connection],
         sizes: Sequence[Sizes],
+        versions: list[Version | None],
         inbox: Inbox,
     ) -> None:
         self.machine = machine
         self.chronicle = chronicle
         self._connections = connections
         self._sizes = sizes
+        self._versions = versions
         self._inbox = inbox
         self._renews = False
-        self._versions: list[Version | None] = [None] * len(sizes)
 
     @property
     def renewing(self) -> bool:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 from psgd.config import Straggler, check_stragglers
 from psgd.coordinator.coordinator import Coordinator, SaveSnapshot, SnapshotEvaluated
-from psgd.core.ids import LEAD, Boundary, Shard
+from psgd.core.ids import LEAD, Boundary, Shard, Version
 from psgd.core.membership import Membership
 from psgd.core.messages import Figures, Inspect
 from psgd.core.modes import Rules
@@ -141,12 +141,14 @@ class _TimingRun:
     ) -> Worker[BareSlot]:
         inbox: Inbox = queue.SimpleQueue()
         sizes = [Sizes(self._size, self._size, self._size, self._size)] * len(connections)
+        versions: list[Version | None] = [None] * len(connections)
         runners = [
             BareSlot(
                 SlotMachine(slot, membership.incarnations[slot], self._job.rules),
                 Chronicle(number, slot, self._agenda.time),
                 connections,
                 sizes,
+                versions,
                 inbox,
             )
             for slot in membership.slots_of(number)
