@@ -34,6 +34,7 @@ from psgd.runlog import Notice, Timed
 from psgd.shard.shard import OnBoundary
 from psgd.simulation.agenda import Agenda
 from psgd.simulation.compute_times import ComputeTimes
+from psgd.simulation.failures import Failures
 from psgd.simulation.network import Network, Node
 from psgd.simulation.plane import SimulatedConnection, SimulatedPeers
 from psgd.simulation.server import Server, SimulatedShard
@@ -93,6 +94,7 @@ class VirtualCluster:
         self._compute_times = compute_times
         self._hire = hire
         self._performer = performer
+        self._failures = Failures(world, seed)
         self._generator = np.random.default_rng([seed, 2**32 - 1])  # compute times have a slot in this place
         self._network = Network(agenda, world.latency, world.bandwidth, self._generator)
         self._servers: dict[int, Server] = {}
@@ -102,7 +104,7 @@ class VirtualCluster:
             self._servers[number] = Server(shard, agenda, world.service, world.update, self._generator)
         self._workers: dict[int, Worker[Any]] = {}
         self._connections: dict[int, list[SimulatedConnection]] = {}
-        self._failures = 0
+        self._fruitless = 0
         self._ended_iterations = 0
         self._ended = False
 
@@ -143,8 +145,8 @@ class VirtualCluster:
         self._connections[number] = connections
         self._workers[number] = self._hire(number, membership, connections, partial(self._pace, number, connections))
         self._workers[number].start()
-        if math.isfinite(self._world.mtbf):
-            lifetime = self._world.mtbf * self._generator.standard_exponential()
+        lifetime = self._failures.lifetime(number)
+        if math.isfinite(lifetime):
             self._agenda.after(lifetime, partial(self._fail, number, connections))
 
     def _wake(self, number: int) -> None:
@@ -189,17 +191,17 @@ class VirtualCluster:
             self._dismiss(number)
             self._check_progress()
             lost = WorkerLost(number, f"failed at {self._agenda.now:.6g} s")
-            self._agenda.after(self._world.downtime.draw(self._generator), partial(self._take, lost))
+            self._agenda.after(self._failures.downtime(number), partial(self._take, lost))
 
     def _check_progress(self) -> None:
         """Give up where workers fail faster than they can compute: virtual time has no end by itself."""
         figures = ask(MemoryConnection(self._servers[LEAD].shard), Inspect()).result()
         if isinstance(figures, Figures) and figures.accepted + figures.dropped > self._ended_iterations:
-            self._ended_iterations, self._failures = figures.accepted + figures.dropped, 0
-        self._failures += 1
-        if self._failures > FRUITLESS_FAILURES * (1 + max(self._coordinator.membership.workers)):
+            self._ended_iterations, self._fruitless = figures.accepted + figures.dropped, 0
+        self._fruitless += 1
+        if self._fruitless > FRUITLESS_FAILURES * (1 + max(self._coordinator.membership.workers)):
             raise LostError(
-                f"no iteration has ended since workers have failed {self._failures - 1} times: mtbf must be longer "
+                f"no iteration has ended since workers have failed {self._fruitless - 1} times: mtbf must be longer "
                 f"than an iteration takes, got {self._world.mtbf:g} s"
             )
 
