@@ -97,9 +97,10 @@ class VirtualCluster:
         self._failures = Failures(world, seed)
         self._generator = np.random.default_rng([seed, 2**32 - 1])  # compute times have a slot in this place
         self._network = Network(agenda, world.latency, world.bandwidth, self._generator)
+        self._shard_nodes = [Node() for _ in range(rules.shards)]
         self._servers: dict[int, Server] = {}
         for number in range(rules.shards):
-            peers = SimulatedPeers(self._network, number, self._servers, _node_of_shard)
+            peers = SimulatedPeers(self._network, number, self._servers, self._shard_nodes)
             shard = make_shard(Shard(number), peers, self._reached)
             self._servers[number] = Server(shard, agenda, world.service, world.update, self._generator)
         self._workers: dict[int, Worker[Any]] = {}
@@ -136,10 +137,9 @@ class VirtualCluster:
     # ------------------------------------------------------------------ workers
 
     def _start(self, number: int, membership: Membership) -> None:
+        node, wake = Node(), partial(self._wake, number)
         connections = [
-            SimulatedConnection(
-                self._network, ("worker", number), _node_of_shard(shard), server, partial(self._wake, number)
-            )
+            SimulatedConnection(self._network, node, self._shard_nodes[shard], server, wake)
             for shard, server in sorted(self._servers.items())
         ]
         self._connections[number] = connections
@@ -147,7 +147,7 @@ class VirtualCluster:
         self._workers[number].start()
         lifetime = self._failures.lifetime(number)
         if math.isfinite(lifetime):
-            self._agenda.after(lifetime, partial(self._fail, number, connections))
+            self._agenda.after(lifetime, partial(self._fail, number, node, connections))
 
     def _wake(self, number: int) -> None:
         """Let a worker do what it can, behind each reply and each computation: there is never more for it to take."""
@@ -186,8 +186,9 @@ class VirtualCluster:
             connection.close()
         del self._workers[number]
 
-    def _fail(self, number: int, connections: Sequence[SimulatedConnection]) -> None:
+    def _fail(self, number: int, node: Node, connections: Sequence[SimulatedConnection]) -> None:
         if self._connections.get(number) is connections:  # or it has ended
+            self._network.fail(node)
             self._dismiss(number)
             self._check_progress()
             lost = WorkerLost(number, f"failed at {self._agenda.now:.6g} s")
@@ -255,7 +256,3 @@ class VirtualCluster:
 
     def _ask(self, server: Server, request: Request) -> None:
         server.arrive(partial(server.shard.submit, request, nobody_waits))
-
-
-def _node_of_shard(number: int) -> Node:
-    return ("shard", number)

@@ -1,6 +1,6 @@
 """The plane of the simulator: the requests and bytes of every other plane, on their way in virtual time."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 
 from psgd.core.messages import PeerMessage, Pull, Pulled, Push, Receipt, Reply, Request, Snapshot
@@ -50,7 +50,7 @@ class SimulatedConnection:
         return LateUpload(self, payload)
 
     def close(self) -> None:
-        """The worker is gone: what is on its way to a shard arrives, what comes back reaches nobody."""
+        """The worker is gone: what has left it arrives at a shard, what comes back reaches nobody."""
         self._closed = True
 
     def _answered(
@@ -74,20 +74,20 @@ class SimulatedPeers:
     Args:
         own: the shard's number.
         servers: by number; may be completed after this was made.
-        node: of a shard.
+        nodes: of all shards, by number.
     """
 
-    def __init__(self, network: Network, own: int, servers: Mapping[int, Server], node: Callable[[int], Node]) -> None:
+    def __init__(self, network: Network, own: int, servers: Mapping[int, Server], nodes: Sequence[Node]) -> None:
         self._network = network
         self._own = own
         self._servers = servers
-        self._node = node
+        self._nodes = nodes
 
     def tell(self, shard: int, message: PeerMessage) -> None:
         """Send the message when the present request is done with."""
         other = self._servers[shard]
         arrive = partial(other.arrive, partial(other.shard.submit, message, nobody_waits))
-        ends = self._node(self._own), self._node(shard)
+        ends = self._nodes[self._own], self._nodes[shard]
         self._servers[self._own].leave(partial(self._network.send, *ends, 0, arrive))
 
     def close(self) -> None:

@@ -1,4 +1,5 @@
 import math
+from collections import defaultdict
 from functools import partial
 
 import numpy as np
@@ -6,19 +7,26 @@ import pytest
 
 from psgd.durations import NONE, Duration, parse_duration
 from psgd.simulation.agenda import Agenda
-from psgd.simulation.network import Network
+from psgd.simulation.network import Network, Node
 
 
 class Net:
-    """A network whose arrivals are noted."""
+    """A network whose arrivals are noted; nodes are named by a letter."""
 
     def __init__(self, latency: Duration = NONE, bandwidth: float = math.inf) -> None:
         self.agenda = Agenda()
         self.network = Network(self.agenda, latency, bandwidth, np.random.default_rng(0))
+        self.nodes = defaultdict[str, Node](Node)
         self.arrived: list[tuple[str, float]] = []
 
     def send(self, source: str, target: str, size: int) -> None:
-        self.network.send(source, target, size, partial(self._note, f"{source}{target}"))
+        self.network.send(self.nodes[source], self.nodes[target], size, partial(self._note, f"{source}{target}"))
+
+    def fail_at(self, moment: float, name: str) -> None:
+        self.agenda.at(moment, partial(self._fail, name))
+
+    def _fail(self, name: str) -> None:
+        self.network.fail(self.nodes.pop(name))
 
     def _note(self, name: str) -> None:
         self.arrived.append((name, self.agenda.now))
@@ -77,6 +85,42 @@ def test_a_link_is_not_kept_for_what_has_not_left_yet() -> None:
     net.send("a", "s", 100)  # leaves at 3
     net.agenda.after(1.0, lambda: net.send("b", "s", 100))
     assert net.run() == [("bs", 2.0), ("at", 3.0), ("as", 4.0)]
+
+
+def test_what_has_left_arrives_although_its_sender_fails() -> None:
+    net = Net(parse_duration("5"), bandwidth=100.0)
+    net.send("a", "s", 100)
+    net.send("a", "t", 0)
+    net.fail_at(1.0, "a")
+    assert net.run() == [("at", 5.0), ("as", 6.0)]
+
+
+@pytest.mark.parametrize("latency", ["0", "5"])
+def test_what_is_still_leaving_or_has_to_wait_does_not_arrive_when_its_sender_fails(latency: str) -> None:
+    net = Net(parse_duration(latency), bandwidth=100.0)
+    for target in ("s", "t"):
+        net.send("a", target, 100)
+    net.fail_at(0.5, "a")
+    assert net.run() == []
+
+
+def test_what_a_failed_node_had_to_send_does_not_hold_up_who_replaces_it_nor_those_who_send_to_others() -> None:
+    net = Net(bandwidth=100.0)
+    for target in ("s", "t"):
+        net.send("a", target, 300)
+    net.fail_at(1.0, "a")
+    net.agenda.at(2.0, lambda: net.send("a", "u", 100))
+    net.agenda.at(3.0, lambda: net.send("b", "t", 100))
+    assert net.run() == [("au", 3.0), ("bt", 4.0)]
+
+
+def test_what_is_sent_to_a_failed_node_does_not_hold_up_what_is_sent_to_who_replaces_it() -> None:
+    net = Net(bandwidth=100.0)
+    for source in ("s", "t"):
+        net.send(source, "a", 300)
+    net.fail_at(1.0, "a")
+    net.agenda.at(1.0, lambda: net.send("u", "a", 100))
+    assert net.run() == [("ua", 2.0), ("sa", 3.0), ("ta", 6.0)]
 
 
 def test_latencies_are_drawn() -> None:

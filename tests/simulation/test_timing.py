@@ -133,6 +133,12 @@ def test_workers_that_fail_are_replaced_and_nothing_is_counted_twice() -> None:
     assert timing.seconds > time(Async(4), 6, 40, World(compute=parse_duration("exp:1")))[0].seconds
 
 
+def test_a_push_that_breaks_off_as_its_worker_fails_is_never_applied() -> None:
+    world = World(compute=constant(1.0), bandwidth=100.0, mtbf=20.0, downtime=constant(1.0))
+    timing, iterations = time(Async(0), 1, 40, world, parameters=100)  # a push takes four seconds, its answer none
+    assert len({i.time_s for i in iterations}) == timing.figures.accepted == 40
+
+
 @pytest.mark.parametrize("mode", [Sync(), Async()])
 def test_a_run_whose_workers_fail_before_they_have_computed_is_given_up(mode: Mode) -> None:
     world = World(compute=constant(1.0), mtbf=0.01)
