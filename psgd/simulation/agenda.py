@@ -11,7 +11,8 @@ Act = Callable[[], None]
 class Agenda:
     """A clock that stands still while things happen, and jumps to the next of them.
 
-    Things of the same moment happen in the order in which they were put down.
+    Things of the same moment happen in the order in which they were put down, but for those that happen at once: these
+    do before whatever else is left of the moment.
 
     Attributes:
         now: seconds since the beginning.
@@ -37,7 +38,7 @@ class Agenda:
         return self.now
 
     def soon(self, act: Act) -> None:
-        """At this moment, behind what is to happen at it already."""
+        """At once: behind what else is to happen at once, before what was put down for this moment."""
         self._soon.append(act)
 
     def after(self, seconds: float, act: Act) -> None:
