@@ -18,7 +18,7 @@ from psgd.simulation.agenda import Agenda
 from psgd.simulation.bare import BareShard, BareSlot
 from psgd.simulation.cluster import SURVIVES_ALL, VirtualCluster
 from psgd.simulation.compute_times import ComputeTimes
-from psgd.simulation.world import World
+from psgd.simulation.world import World, check_slowing
 from psgd.training.policies import Policies
 from psgd.transport.base import Connection, PeerLink, Sizes
 from psgd.transport.memory import MemoryConnection
@@ -59,11 +59,11 @@ class TimingJob:
             raise ConfigurationError(f"workers must be in 1 … {self.rules.slots}, the slots, got {self.workers}")
         if self.rules.steps is None:
             raise ConfigurationError("steps must be given: a simulation without gradients has no loop that ends")
-        if self.batch_size < 1 or self.parameters < 0:
-            raise ConfigurationError(
-                f"batch_size must be >= 1 and parameters >= 0, got {self.batch_size} and {self.parameters}"
-            )
+        for name, least in (("batch_size", 1), ("parameters", 0), ("seed", 0)):
+            if not least <= getattr(self, name) < 2**63:
+                raise ConfigurationError(f"{name} must be in {least} … 2**63 - 1, got {getattr(self, name)}")
         check_stragglers(self.stragglers, self.rules.slots)
+        check_slowing(self.stragglers)
 
     @property
     def iteration_samples(self) -> int:
@@ -76,7 +76,7 @@ class Timing:
     """How a simulated run went.
 
     Args:
-        seconds: virtual, until the last iteration has ended.
+        seconds: virtual, until all slots have heard that there is no further iteration, as those of a real run.
         figures: the lead's.
     """
 

@@ -17,7 +17,7 @@ from psgd.shard.shard import OnBoundary, ParameterShard
 from psgd.simulation.agenda import Agenda
 from psgd.simulation.cluster import SURVIVES_ALL, VirtualCluster
 from psgd.simulation.compute_times import ComputeTimes
-from psgd.simulation.world import World
+from psgd.simulation.world import World, check_slowing
 from psgd.training.policies import Policies
 from psgd.training.threads import torch_threads
 from psgd.transport.attachment import attach
@@ -69,6 +69,7 @@ class _Training:
         observe: Callable[[Record], None],
         keep: Keep,
     ) -> None:
+        check_slowing(job.training.stragglers)
         # Stragglers are the world's: here nobody sleeps. Nothing is gained by gradients that leave early.
         training = replace(job.training, stragglers=(), overlap=False)
         self._job = replace(job, training=training, data=None if job.data is None else once(job.data))

@@ -1,12 +1,16 @@
 """The world that a simulation assumes: how long computing takes, how fast the network is, what fails."""
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass, fields
 from typing import Any
 
-from psgd.durations import NONE, Duration, constant
+from psgd.config import Straggler
+from psgd.durations import NONE, Duration, LogNormal, Pareto, constant
 from psgd.errors import ConfigurationError
 
+MOST = 1e9
+"""Of a duration's parts, thirty years in seconds, and of a factor: sums of such are numbers still."""
 DURATIONS = ("compute", "latency", "service", "update", "evaluation", "downtime")
 UNIT, TEN = constant(1.0), constant(10.0)
 
@@ -55,6 +59,7 @@ class World:
                 raise ConfigurationError(
                     f"{name} must be a duration, such as psgd.parse_duration('50ms'), got {value!r}"
                 )
+            check_end(name, value)
         named = [slot for slot, _ in self.slots]
         if len(set(named)) != len(named):
             raise ConfigurationError(f"slots must name each slot once, got {named}")
@@ -82,3 +87,31 @@ class World:
             value = getattr(self, name)
             plain[name] = str(value) if isinstance(value, Duration) else value if math.isfinite(value) else None
         return plain
+
+
+def check_slowing(stragglers: Iterable[Straggler]) -> None:
+    """Refuse stragglers that virtual time has no room for.
+
+    Raises:
+        ConfigurationError: if one is slowed beyond all bounds.
+    """
+    for each in stragglers:
+        check_end("straggler delay", each.delay)
+        if each.factor > MOST:
+            raise ConfigurationError(f"straggler factor must be <= {MOST:g}, got {each.factor:g}")
+
+
+def check_end(name: str, duration: Duration) -> None:
+    """Refuse a duration whose parts last for ages, leaving tails aside: these may be so heavy that there is no mean.
+
+    Raises:
+        ConfigurationError: if one does.
+    """
+    for term in duration.terms:
+        match term.distribution:
+            case LogNormal(median=usual) | Pareto(least=usual):
+                pass
+            case distribution:
+                usual = distribution.mean
+        if usual > MOST:
+            raise ConfigurationError(f"{name} must be <= {MOST:g} s, got {duration}")

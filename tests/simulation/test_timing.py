@@ -1,4 +1,5 @@
 import math
+import re
 from collections.abc import Sequence
 from itertools import pairwise
 
@@ -162,6 +163,22 @@ def test_an_iteration_of_local_steps_has_as_many_mini_batches() -> None:
     assert {record.samples for record in records if isinstance(record, Iteration)} == {20}
 
 
+def test_a_run_lasts_until_its_slots_have_heard_of_its_end() -> None:
+    world = World(compute=constant(10.0), latency=constant(1.0))
+    (free, asking), (sync, told) = time(Async(), 1, 3, world), time(Sync(), 1, 3, world)
+    assert (asking[-1].time_s, free.seconds) == (46.0, 48.0)
+    assert told[-1].time_s == sync.seconds  # the last receipt says so
+
+
+def test_pushes_of_one_moment_are_stale_by_what_those_before_them_have_changed() -> None:
+    _, iterations = time(Async(), 4, 3, World())
+    assert [(i.slot, i.lag) for i in iterations] == [
+        *((0, 0), (1, 1), (2, 2), (3, 3)),
+        *((0, 3), (1, 3), (2, 3), (3, 3)),
+        *((0, 3), (1, 3), (2, 3), (3, 3)),
+    ]
+
+
 def test_modes_with_one_seed_have_the_same_luck() -> None:
     (_, sync), (_, free) = time(Sync(), 3, 20, EXPONENTIAL), time(Async(0), 3, 20, EXPONENTIAL)
     took = [{(i.slot, i.step): i.compute_s for i in run} for run in (sync, free)]
@@ -186,3 +203,12 @@ def test_slots_that_the_job_has_not_are_refused() -> None:
 def test_a_simulation_without_an_end_is_refused() -> None:
     with pytest.raises(ConfigurationError, match="steps must be given"):
         TimingJob(Rules(Sync(), 2, 1, None), workers=2)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "least"), [("batch_size", 0, 1), ("parameters", -1, 0), ("parameters", 2**63, 0), ("seed", -1, 0)]
+)
+def test_a_number_that_is_out_of_range_is_refused(name: str, value: int, least: int) -> None:
+    message = re.escape(f"{name} must be in {least} … 2**63 - 1, got {value}")
+    with pytest.raises(ConfigurationError, match=f"^{message}$"):
+        TimingJob(Rules(Sync(), 2, 1, 5), workers=2, **{name: value})  # type: ignore[arg-type]

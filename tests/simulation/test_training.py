@@ -7,10 +7,11 @@ import torch
 from torch import Tensor, nn
 
 from psgd import inprocess
-from psgd.config import Job
+from psgd.config import Job, Straggler
 from psgd.coordinator.outcome import Outcome
 from psgd.core.modes import Async, Mode, Sync
 from psgd.durations import constant, parse_duration
+from psgd.errors import ConfigurationError
 from psgd.runlog import Evaluation, Iteration, Notice, Record
 from psgd.simulation.training import run
 from psgd.simulation.world import World
@@ -149,8 +150,11 @@ def test_slots_that_share_a_worker_compute_one_after_another() -> None:
 
 
 def test_nobody_waits_for_a_straggler_in_the_world_that_simulates_it() -> None:
-    from psgd.config import Straggler
-
     job = make_job(workers=SLOTS, steps=3, stragglers=(Straggler(1, factor=1000.0),))
     outcome, _ = simulate(job, World())
     assert outcome.seconds == 3000.0
+
+
+def test_a_straggler_that_takes_ages_is_refused() -> None:
+    with pytest.raises(ConfigurationError, match=r"^straggler factor must be <= 1e\+09, got 1e\+300$"):
+        simulate(make_job(stragglers=(Straggler(1, factor=1e300),)), World())

@@ -1,5 +1,6 @@
 import json
 import math
+import re
 
 import pytest
 
@@ -40,6 +41,20 @@ def test_a_duration_must_be_one(name: str) -> None:
     message = rf"^{name} must be a duration, such as psgd.parse_duration\('50ms'\), got 0.5$"
     with pytest.raises(ConfigurationError, match=message):
         World(**{name: 0.5})  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("text", ["1e308", "exp:1e10", "1+1%1e10", "pareto:1e10:0.5", "lognormal:1e10:1", "chi2:1e10"])
+def test_a_duration_must_have_an_end_in_sight(text: str) -> None:
+    message = f"must be <= 1e+09 s, got {text}"
+    with pytest.raises(ConfigurationError, match=f"^{re.escape(f'downtime {message}')}$"):
+        World(downtime=parse_duration(text))
+    with pytest.raises(ConfigurationError, match=f"^{re.escape(f'compute of slot 3 {message}')}$"):
+        World(slots=((3, parse_duration(text)),))
+
+
+@pytest.mark.parametrize("text", ["1e9", "pareto:1:0.1", "lognormal:1:10"])
+def test_a_duration_may_have_a_heavy_tail(text: str) -> None:
+    assert World(compute=parse_duration(text)).compute.mean >= 1e9
 
 
 def test_the_compute_time_of_a_slot_must_be_a_duration() -> None:
