@@ -52,8 +52,16 @@ def _time(config: SimulateConfig, out: Path) -> dict[str, Any]:
     """Without gradients."""
     slots = config.workers if config.slots is None else config.slots
     steps = next(length for length in (config.iterations, config.steps, STEPS) if length is not None)
+    rules = Rules(
+        config.choose_mode(),
+        slots,
+        config.shards,
+        steps,
+        clip_norm=config.clip_norm,
+        local_steps=config.choose_local_steps(),
+    )
     job = TimingJob(
-        Rules(config.choose_mode(), slots, config.shards, steps, local_steps=config.choose_local_steps()),
+        rules,
         config.workers,
         config.batch_size,
         config.parameters,

@@ -55,3 +55,7 @@ class SimulateConfig(WorldConfig):
                 raise ConfigurationError(
                     f"{name} must be left out without gradients, got {value}: nothing is trained; try --gradients real"
                 )
+        if self.wire != default_of(SimulateConfig, "wire"):
+            raise ConfigurationError(
+                f"wire must be left out without gradients, got {self.wire}: --parameters numbers travel as float32"
+            )

@@ -55,6 +55,15 @@ def test_local_steps_take_their_time_without_gradients_too(tmp_path: Path, capsy
     assert simulate(capsys, *words)["virtual_seconds"] == 12.0
 
 
+def test_clipping_takes_its_round_between_shards_without_gradients_too(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ("--gradients", "none", "--iterations", "10", "--latency", "1", "--json")
+    free = simulate(capsys, *words, "--out", str(tmp_path / "free"))
+    clipped = simulate(capsys, *words, "--clip-norm", "1", "--out", str(tmp_path / "clipped"))
+    assert clipped["virtual_seconds"] == free["virtual_seconds"] + 10 * 2.0  # to the lead and back, in every step
+
+
 def test_a_dry_run_says_what_would_be_simulated(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "run"
     for words in (("--gradients", "none"), ()):
@@ -78,6 +87,17 @@ def test_a_dry_run_says_what_would_be_simulated(tmp_path: Path, capsys: pytest.C
         ),
         ("--gradients none --mode async --correction lag-lr", "correction must be left out without gradients, got lag"),
         ("--gradients none --until test_accuracy=0.5", "until must be left out without gradients, got test_accuracy"),
+        (
+            "--gradients none --wire bfloat16",
+            "wire must be left out without gradients, got bfloat16: --parameters numbers travel as float32",
+        ),
+        ("--gradients none --clip-norm 0", "clip_norm must be a finite number > 0, got 0.0"),
+        ("--gradients none --seed -1", "seed must be in 0 … 2**63 - 1, got -1"),
+        ("--gradients none --seed 9223372036854775808", "seed must be in 0 … 2**63 - 1, got 9223372036854775808"),
+        ("--gradients none --compute 1e308", "compute must be <= 1e+09 s, got 1e308"),
+        ("--compute 1e10", "compute must be <= 1e+09 s, got 1e10"),
+        ("--gradients none --straggler 0:9999999999x", "straggler factor must be <= 1e+09, got 1e+10"),
+        ("--gradients none --straggler 0:exp:1e308", "straggler delay must be <= 1e+09 s, got exp:1e308"),
         ("--gradients some", "--gradients must be real or none, got 'some'"),
         ("--compute exp", "compute: a duration must be NUMBER, exp:MEAN"),
         ("--gradients none --workers 3 --slots 2", "workers must be in 1 … 2, the slots, got 3"),
