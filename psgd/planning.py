@@ -354,6 +354,7 @@ def describe_timing(job: TimingJob, world: World) -> dict[str, Any]:
         "local_steps": None if rules.local_steps is None else asdict(rules.local_steps),
         "batch_size": job.batch_size,
         "bytes": job.parameters * 4,
+        "clip_norm": rules.clip_norm,
         "seed": job.seed,
         "stragglers": _describe_stragglers(job.stragglers),
         "gradients": "none",
