@@ -84,8 +84,8 @@ class Arrivals:
         return pull.step
 
     def gave(self, pull: Pull) -> None:
-        """The slot has got the weights as they are."""
-        if self._rules.keeps_pulled:
+        """The slot has got the weights as they are; nobody waits for those of an iteration that has ended."""
+        if self._rules.keeps_pulled and pull.step == self._ledger.finished(pull.slot):
             self._pulled.gave(pull, self.version)
 
     def push(self, push: Push) -> list[Effect]:

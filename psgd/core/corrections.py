@@ -31,7 +31,7 @@ class LagRate:
         return 1.0 / max(lag, 1)
 
     def copies(self, slots: int) -> int:
-        """How many copies of their weights shards hold for it, at most."""
+        """How many copies of their weights shards hold for it, at most, while no pull is repeated."""
         return 0
 
     def __str__(self) -> str:
@@ -45,8 +45,9 @@ class DelayCompensation:
     g ⊙ g stands for the diagonal of the Hessian. Adaptive (DC-ASGD-a), λ is elementwise λ₀ / sqrt(MeanSquare + 1e-7),
     with MeanSquare = m MeanSquare + (1 − m) g ⊙ g over all gradients that arrive, this one included.
 
-    Shards keep the weights that each slot has pulled: slots × their own size, at most; adaptive, one more for
-    MeanSquare. With λ = 0 nothing is kept, and the bits are those of plain async.
+    Shards keep the weights that each slot has pulled: slots × their own size, at most, unless the network repeats a
+    pull whose slot has not pushed yet; adaptive, one more for MeanSquare. With λ = 0 nothing is kept, and the bits are
+    those of plain async.
 
     Source: Zheng, Meng, Wang, Chen, Yu, Ma, Liu 2017, "Asynchronous Stochastic Gradient Descent with Delay
     Compensation" (ICML; arXiv 1609.08326).
@@ -89,7 +90,7 @@ class DelayCompensation:
         return 1.0
 
     def copies(self, slots: int) -> int:
-        """How many copies of their weights shards hold for it, at most."""
+        """How many copies of their weights shards hold for it, at most, while no pull is repeated."""
         return slots + self.adaptive if self.compares_weights else 0
 
     def __str__(self) -> str:
@@ -104,7 +105,8 @@ class GapAware:
     largest learning rate so far and v = β v + (1 − β) s ⊙ s over the updates, s being a step divided by its learning
     rate (of plain SGD the gradient, with momentum the momentum's buffer). A gradient without lag is left as it is.
 
-    Shards keep the weights that each slot has pulled: slots × their own size, at most, and two more for s and v.
+    Shards keep the weights that each slot has pulled: slots × their own size, at most, unless the network repeats a
+    pull whose slot has not pushed yet; and two more for s and v.
 
     Source: Barkai, Hakimi, Schuster 2020, "Gap-Aware Mitigation of Gradient Staleness" (ICLR; arXiv 1909.10802): the
     gap of each parameter by itself.
@@ -136,7 +138,7 @@ class GapAware:
         return 1.0
 
     def copies(self, slots: int) -> int:
-        """How many copies of their weights shards hold for it, at most."""
+        """How many copies of their weights shards hold for it, at most, while no pull is repeated."""
         return slots + 2
 
     def __str__(self) -> str:

@@ -12,12 +12,16 @@ class PulledVersions:
 
     def __init__(self) -> None:
         self._by_slot: dict[Slot, set[Version]] = {}
-        self._incarnations: dict[Slot, Incarnation] = {}
+        self._pulled_since: dict[Slot, Incarnation] = {}
 
     def gave(self, pull: Pull, version: Version) -> None:
-        """A pull was answered; what an older incarnation computes at does not count any more."""
-        if self._incarnations.get(pull.slot) != pull.incarnation:
-            self._incarnations[pull.slot] = pull.incarnation
+        """A pull was answered: its slot has not gone on from its receipt, nor does an older incarnation compute.
+
+        Args:
+            pull: for the iteration that follows the slot's newest push.
+        """
+        if self._pulled_since.get(pull.slot) != pull.incarnation:
+            self._pulled_since[pull.slot] = pull.incarnation
             self._by_slot[pull.slot] = set()
         self._by_slot[pull.slot].add(version)
 
@@ -27,6 +31,7 @@ class PulledVersions:
         Args:
             onward: the version that the slot may go on from without a pull.
         """
+        self._pulled_since.pop(slot, None)
         self._by_slot[slot] = set() if onward is None else {onward}
 
     def has(self, slot: Slot, version: Version) -> bool:

@@ -1,8 +1,10 @@
 """A push is applied on arrival; what one shard missed is let pass there."""
 
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 
+import hypothesis.strategies as st
 import pytest
+from hypothesis import given, settings
 
 from psgd.core.arrivals import Arrivals
 from psgd.core.corrections import Correction, DelayCompensation, LagRate
@@ -282,3 +284,79 @@ def test_weights_that_nobody_compares_are_not_copied() -> None:
     rule = arrivals(correction=DelayCompensation(0.0))
     rule.gave(Pull(A, Incarnation(0), Step(0)))
     assert rule.push(push()) == [Stage(A, Step(0), (2,)), ApplyGradient(A, Step(0), How(tick=5))]
+
+
+@dataclass
+class Party:
+    """Slots that share workers: one may go on from its receipt, unless another's weights have come in between."""
+
+    rule: Arrivals
+    renews: bool
+    at: dict[Slot, Version | None] = field(default_factory=dict)
+    onward: dict[Slot, Version] = field(default_factory=dict)
+    incarnations: dict[Slot, int] = field(default_factory=dict)
+    copies: set[Version] = field(default_factory=set)
+    most: int = 0
+
+    def work(self, slot: Slot, pulls: bool) -> None:
+        """The slot does what comes next."""
+        pulled = self.at.get(slot)
+        if pulled is not None:
+            self._push(slot, pulled)
+        elif slot in self.onward and not pulls:
+            self.at[slot] = self.onward[slot]
+        else:
+            self._pull(slot, self.rule.finished(slot))
+            self.at[slot] = self.rule.version
+
+    def replace(self, slot: Slot) -> None:
+        """The slot's worker dies, the next one has no weights."""
+        self.incarnations[slot] = self.incarnations.get(slot, 0) + 1
+        self.at[slot] = None
+        self.onward.pop(slot, None)
+
+    def repeat(self, slot: Slot) -> None:
+        """The network brings a pull once more whose slot has pushed since."""
+        self._pull(slot, self.rule.finished(slot) - 1)
+
+    def _pull(self, slot: Slot, step: int) -> None:
+        self.rule.gave(Pull(slot, Incarnation(self.incarnations.get(slot, 0)), Step(step)))
+
+    def _push(self, slot: Slot, pulled: Version) -> None:
+        effects = self.rule.push(push(slot, self.rule.finished(slot), pulled))
+        assert isinstance(effects[0], Stage), f"refused: {effects}"
+        assert pulled == self.rule.version or pulled in self.copies
+        if isinstance(effects[-1], Gather):
+            effects = self.rule.gathered(LR)
+        for effect in effects:
+            if isinstance(effect, HoldWeights):
+                assert set(effect.versions) <= self.copies | {effect.now}
+                self.copies = set(effect.versions)
+                self.most = max(self.most, len(self.copies))
+            if isinstance(effect, ApplyGradient | ApplyGathered):
+                self.rule.applied(LR)
+        self.at[slot] = None
+        if self.renews:
+            self.onward[slot] = self.rule.version
+
+
+EVENTS = st.lists(
+    st.tuples(st.integers(0, 2), st.sampled_from(["goes on", "pulls", "pulls", "is replaced", "pulled long ago"])),
+    min_size=20,
+    max_size=60,
+)
+
+
+@settings(max_examples=max(300, settings().max_examples))
+@given(st.sampled_from([Async(), Async(), Async(staleness=1), Async(gather=2)]), EVENTS)
+def test_copies_are_no_more_than_slots_whoever_pulls_again(mode: Async, events: list[tuple[int, str]]) -> None:
+    party = Party(arrivals(mode=mode, correction=DelayCompensation(), slots=3), mode.receipt_renews)
+    for number, event in events:
+        slot = Slot(number)
+        if event == "is replaced":
+            party.replace(slot)
+        elif event == "pulled long ago" and party.rule.finished(slot) > 0:
+            party.repeat(slot)
+        else:
+            party.work(slot, pulls=event == "pulls")
+    assert party.most <= DelayCompensation().copies(slots=3)

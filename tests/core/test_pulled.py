@@ -31,6 +31,15 @@ def test_a_push_ends_what_its_slot_computed_at() -> None:
     assert pulled.has(A, Version(7))
 
 
+def test_who_pulls_does_not_go_on_from_the_receipt() -> None:
+    pulled = after((pull(A), 3))
+    pulled.pushed(A, Version(7))
+    pulled.gave(pull(A), Version(9))
+    assert [pulled.has(A, Version(version)) for version in (7, 9)] == [False, True]
+    pulled.gave(pull(A), Version(11))
+    assert pulled.beside(B) == {9, 11}
+
+
 def test_a_new_incarnation_computes_at_what_it_has_pulled_itself() -> None:
     pulled = after((pull(A), 3), (pull(A, incarnation=1), 5))
     assert [pulled.has(A, Version(version)) for version in (3, 5)] == [False, True]
