@@ -6,7 +6,6 @@ from dataclasses import dataclass
 import torch
 
 from psgd.config import Clip, OptimizerFactory, ScheduleFactory
-from psgd.core.clipping import clip_scale
 from psgd.core.corrections import Correction
 from psgd.core.effects import How
 from psgd.core.ids import Version
@@ -16,7 +15,7 @@ from psgd.errors import InternalError
 from psgd.shard.corrections import PastWeights, corrector_of
 from psgd.shard.gathering import GatheredGradients
 from psgd.shard.mean import Average
-from psgd.training.clipping import SquareSums, norm
+from psgd.training.clipping import SquareSums, clip_each
 from psgd.training.ticking import TickingOptimizer
 from psgd.transport.flat import view
 
@@ -78,8 +77,7 @@ class Lane:
         self._past = PastWeights(self._floats(memory))
         self._gathered = GatheredGradients(self._mean) if gathers else None
         self._sum_squares = SquareSums(layout, part)
-        self._clip_value = None if clip is None else clip.value
-        self._clip_tensor_norm = None if clip is None else clip.tensor_norm
+        self._clip_each = None if clip is None or clip.norm is not None else clip
         self._make_optimizer = optimizer
         self._make_schedule = schedule
         self._optimizer: TickingOptimizer | None = None
@@ -228,16 +226,13 @@ class Lane:
 
     def _limited(self, mean: torch.Tensor, scale: float) -> torch.Tensor:
         """The mean, clipped; of a single gradient the clipped one is a copy, as the memory is not the shard's own."""
-        if scale == 1.0 and self._clip_value is None and self._clip_tensor_norm is None:
+        if scale == 1.0 and self._clip_each is None:
             return mean
         mean = self._own(mean)
         if scale != 1.0:
             torch._foreach_mul_(self._mean_grads, scale)
-        for grad in self._mean_grads:
-            if self._clip_value is not None:
-                grad.clamp_(-self._clip_value, self._clip_value)
-            if self._clip_tensor_norm is not None:
-                grad.mul_(clip_scale(norm(grad.view(-1)), self._clip_tensor_norm))
+        if self._clip_each is not None:
+            clip_each(self._mean_grads, self._clip_each)
         return mean
 
     def _grads(self, mean: torch.Tensor) -> list[torch.Tensor]:

@@ -1,11 +1,12 @@
-"""How large a gradient is, summed so that no bit depends on how shards share it."""
+"""How large a gradient is, summed so that no bit depends on how shards share it, and its clipping."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
 
-from psgd.core.clipping import add_exactly, norm_of
+from psgd.config import Clip
+from psgd.core.clipping import add_exactly, clip_scale, norm_of
 from psgd.core.layout import MOST_IN_BLOCK, Layout, Part, Role, aligned
 
 CHUNK = 2**17
@@ -59,9 +60,32 @@ class SquareSums:
         return values
 
 
-def norm(values: torch.Tensor) -> float:
-    """The Euclidean norm of one tensor's values, (elements,) float32, in float64."""
-    return norm_of([add_exactly(torch.cat(list(_over(values, MOST_IN_BLOCK))).tolist())])
+def clip_gradient(gradients: list[torch.Tensor], clip: Clip) -> None:
+    """Clip a whole gradient in place; one with NaN or Inf is left as it is, or clipping could hide that.
+
+    Args:
+        gradients: those of a model's parameters, float32.
+    """
+    if not gradients or not torch.stack([gradient.isfinite().all() for gradient in gradients]).all():
+        return
+    if clip.norm is not None:
+        torch._foreach_mul_(gradients, clip_scale(norm(*gradients), clip.norm))
+    clip_each(gradients, clip)
+
+
+def clip_each(gradients: Sequence[torch.Tensor], clip: Clip) -> None:
+    """Clip in place what the gradient of a tensor is clipped for by itself: elements, or its norm."""
+    for gradient in gradients:
+        if clip.value is not None:
+            gradient.clamp_(-clip.value, clip.value)
+        if clip.tensor_norm is not None:
+            gradient.mul_(clip_scale(norm(gradient), clip.tensor_norm))
+
+
+def norm(*tensors: torch.Tensor) -> float:
+    """The Euclidean norm of float32 tensors taken together, at least one, in float64."""
+    sums = [each for values in tensors for each in _over(values.reshape(-1), MOST_IN_BLOCK)]
+    return norm_of([add_exactly(torch.cat(sums).tolist())])
 
 
 def _over(values: torch.Tensor, block: int) -> Iterator[torch.Tensor]:

@@ -5,9 +5,10 @@ import math
 import pytest
 import torch
 
+from psgd.config import Clip
 from psgd.core.clipping import add_exactly, norm_of
 from psgd.core.layout import Layout, Part, Role, TensorSpec, partition
-from psgd.training.clipping import CHUNK, SquareSums, norm
+from psgd.training.clipping import CHUNK, SquareSums, clip_gradient, norm
 
 SHAPES = [(3, 5), (1,), (40_000,), (64, 3), (700_001,), (64,), (200, 400), (2, 100)]
 
@@ -75,3 +76,36 @@ def test_one_tensors_norm_is_taken_in_float64() -> None:
     assert norm(torch.tensor([3.0, 4.0])) == 5.0
     assert norm(torch.full((300_000,), 1e-3)) == pytest.approx(1e-3 * math.sqrt(300_000), rel=1e-7)
     assert math.isnan(norm(torch.tensor([float("nan")])))
+
+
+def test_the_norm_of_several_tensors_is_that_of_all_their_elements() -> None:
+    assert norm(torch.tensor([[1.0, 2.0], [3.0, 1.0]]).t(), torch.tensor(1.0), torch.zeros(0)) == 4.0
+
+
+@pytest.mark.parametrize(
+    ("clip", "clipped"),
+    [
+        (Clip(norm=6.5), [[1.5, 2.0], [6.0]]),
+        (Clip(value=3.5), [[3.0, 3.5], [3.5]]),
+        (Clip(tensor_norm=5.0), [[3.0, 4.0], [5.0]]),
+        (Clip(norm=13.5), [[3.0, 4.0], [12.0]]),
+    ],
+    ids=str,
+)
+def test_a_whole_gradient_is_clipped_in_place(clip: Clip, clipped: list[list[float]]) -> None:
+    gradient = [torch.tensor([3.0, 4.0]), torch.tensor([12.0])]
+    clip_gradient(gradient, clip)
+    for values, expected in zip(gradient, clipped, strict=True):
+        torch.testing.assert_close(values, torch.tensor(expected))
+
+
+@pytest.mark.parametrize("wrong", [math.inf, -math.inf, math.nan])
+@pytest.mark.parametrize("clip", [Clip(norm=1.0), Clip(value=1.0), Clip(tensor_norm=1.0)], ids=str)
+def test_a_gradient_that_is_not_finite_is_left_as_it_is(clip: Clip, wrong: float) -> None:
+    gradient = [torch.tensor([3.0, 4.0]), torch.tensor([wrong])]
+    clip_gradient(gradient, clip)
+    assert [str(values.tolist()) for values in gradient] == ["[3.0, 4.0]", f"[{wrong}]"]
+
+
+def test_where_no_parameter_has_a_gradient_there_is_nothing_to_clip() -> None:
+    clip_gradient([], Clip(norm=1.0))
