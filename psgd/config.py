@@ -140,12 +140,14 @@ class Training:
 class Clip:
     """What the gradient of an update may be at most: in rounds the mean over the slots, on arrival the one pushed.
 
-    Exactly one of the three is given. Buffers are never clipped.
+    With local steps it is the gradient of each inner step that slots clip, before their optimizer gets it, as in DiLoCo
+    (`psgd.core.local_steps.LocalSteps`); what they push then is not clipped. Exactly one of the three is given. Buffers
+    are never clipped.
 
     Args:
         norm: the global norm, over all tensors on all shards, as `torch.nn.utils.clip_grad_norm_`.
         value: the size of each element, as `torch.nn.utils.clip_grad_value_`.
-        tensor_norm: the norm of each tensor on its own; shards keep tensors whole then.
+        tensor_norm: the norm of each tensor on its own; shards that clip keep tensors whole then.
 
     Raises:
         ConfigurationError: if none or several are given, or it is not positive.
@@ -230,7 +232,7 @@ class Job:
         plane: how tensors travel; ``auto``: shared memory within a host, rpc between hosts.
         wire: how they are written there, see `psgd.transport.compression.parse_wire`.
         shard_device: where shards keep weights and optimizer state, and update them; planes go on serving host memory.
-        clip: what the gradient of an update may be at most; its norm is also among the rules.
+        clip: what gradients may be at most; without local steps its norm is also among the rules.
         saves_measured: weights that the evaluator has measured are read once more, to be written.
         on_nonfinite: what becomes of a gradient with NaN or Inf: no shard updates, and the run goes on or fails.
     """

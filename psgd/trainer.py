@@ -63,7 +63,7 @@ from psgd.training.length import Pass, check_length
 from psgd.training.losses import resolve_loss
 from psgd.training.metrics import MetricLike, resolve_metrics
 from psgd.training.optimizers import ConfiguredOptimizer
-from psgd.training.outer import update_of
+from psgd.training.outer import clip_of, update_of
 from psgd.transport.compression import parse_wire
 from psgd.transport.flat import layout_of, tensors_of
 
@@ -101,7 +101,8 @@ class Trainer:
             ``auroc``, ``rmse``; or functions that make a ``torchmetrics.Metric``. None: accuracy of classes, rmse and
             r2 of numbers.
         lr_scheduler: makes the schedule from the optimizer; it ticks once for every ``slots`` iterations begun.
-        clip: what the gradient of an update may be at most; None: anything.
+        clip: what the gradient of an update may be at most, with ``local_steps`` that of each inner step; None:
+            anything.
         on_nonfinite: what becomes of a gradient with NaN or Inf, which no shard applies: the run goes on without it
             (``skip``), or fails.
         mode: `Sync` or `Async`.
@@ -292,11 +293,12 @@ class Trainer:
         if data is not None and placement.gpus_per_worker == 0:  # a model for GPUs need not run here
             rehearse(self.model, self._training(placement), data)
         check_monitors(policies, self.model, self._training(placement), evaluation_data)
+        update, clip = update_of(self.optimizer, schedule, self.local_steps)[0], clip_of(self.clip, self.local_steps)
         job = Job(
             rules=self._rules(workers, steps, self._evaluate_every(one_pass)),
             workers=workers,
             layout=layout,
-            whole=keeps_whole(self.layout, update_of(self.optimizer, schedule, self.local_steps)[0], layout, self.clip),
+            whole=keeps_whole(self.layout, update, layout, clip),
             model=self.model,
             optimizer=self.optimizer,
             schedule=schedule,
@@ -395,7 +397,8 @@ class Trainer:
 
     def _rules(self, workers: int, steps: int | None, evaluate_every: int | None) -> Rules:
         slots = workers if self.slots is None else self.slots
-        clip_norm = None if self.clip is None else self.clip.norm
+        clip = clip_of(self.clip, self.local_steps)
+        clip_norm = None if clip is None else clip.norm
         return Rules(self.mode, slots, self.shards, steps, evaluate_every, clip_norm, self.local_steps, self.correction)
 
     def _training(self, placement: Placement) -> Training:

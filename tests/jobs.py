@@ -23,6 +23,7 @@ from psgd.shard.shard import ParameterShard
 from psgd.shard.state import ShardState
 from psgd.training.models import cnn, mlp
 from psgd.training.optimizers import resolve_optimizer
+from psgd.training.outer import clip_of
 from psgd.transport.attachment import Attachment, attach
 from psgd.transport.base import Endpoint
 from psgd.transport.flat import allocate, layout_of, pack, sha256, tensors_of, views
@@ -97,7 +98,8 @@ def make_job(
 ) -> Job:
     precision: Precision = "bf16" if bf16 else "fp32"
     training = Training(loss, batch_size, SEED, accumulate, precision=precision, use_gpu=use_gpu, stragglers=stragglers)
-    mode, clip_norm = Sync() if mode is None else mode, None if clip is None else clip.norm
+    mode, update_clip = Sync() if mode is None else mode, clip_of(clip, local_steps)
+    clip_norm = None if update_clip is None else update_clip.norm
     return Job(
         rules=Rules(mode, slots, shards, steps, evaluate_every, clip_norm, local_steps, correction),
         workers=workers,

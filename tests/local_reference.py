@@ -1,6 +1,6 @@
 """Local steps in rounds in one process, written out plainly: Algorithm 1 of DiLoCo (Douillard et al. 2023)."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -25,6 +25,7 @@ def train_local_reference(
     steps: int,
     local_steps: int,
     schedule: Callable[[Optimizer], LRScheduler] | None = None,
+    clip: Callable[[Sequence[Tensor]], object] | None = None,
 ) -> dict[str, Tensor]:
     """Train the model in place; its parameters and buffers by name, tied ones once.
 
@@ -32,6 +33,7 @@ def train_local_reference(
         inner: made once a slot.
         outer: made once.
         schedule: of the inner optimizers; ticks once a step.
+        clip: changes the gradient of each inner step, which lies in ``.grad``.
     """
     model.train()
     own = {name: p for name, p in model.named_parameters() if p.requires_grad}
@@ -57,6 +59,8 @@ def train_local_reference(
                 inputs, targets = dataset[plan.indices(mini_batch, slot)]
                 loss(model(inputs), targets).backward()
                 trained |= {name for name, p in own.items() if p.grad is not None}
+                if clip is not None:
+                    clip([p for p in own.values() if p.grad is not None])
                 inners[slot].step()
             deltas.append({n: w.detach() - own[n].detach() if n in trained else None for n, w in weights.items()})
             after.append({name: buffer.clone() for name, buffer in buffers.items()})

@@ -1,7 +1,7 @@
 """Local steps end with the bits of one process that trains the slots one after another."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import cache, partial
 from threading import Lock
@@ -80,6 +80,8 @@ def reference(
     inner: OptimizerFactory = ADAMW,
     local: LocalSteps = DILOCO,
     schedule: ScheduleFactory | None = None,
+    clip: Callable[[Sequence[Tensor]], object] | None = None,
+    slots: int = SLOTS,
 ) -> dict[str, Tensor]:
     return train_local_reference(
         first_model(model),
@@ -87,10 +89,11 @@ def reference(
         nn.functional.cross_entropy,
         inner,
         outer_of(local),
-        plan_of(make_job()),
+        plan_of(make_job(slots=slots)),
         STEPS,
         local.steps,
         schedule,
+        clip,
     )
 
 
@@ -257,13 +260,60 @@ def test_on_every_wire_bits_do_not_depend_on_who_runs_the_slots(wire: str) -> No
     assert not torch.equal(one["out.weight"], norm_reference()["out.weight"])
 
 
-def test_what_is_clipped_is_the_mean_of_how_far_slots_have_come() -> None:
-    local = LocalSteps(LOCAL, lr=1.0, momentum=0.0)
-    outcome, records = run(make_job(MLP, workers=2, shards=2, steps=1, local_steps=local, clip=Clip(norm=0.01)))
-    first = tensors_of(first_model(MLP))
-    moved = torch.cat([(first[name] - tensor).flatten() for name, tensor in outcome.weights.items()])
-    assert moved.norm().item() == pytest.approx(0.01, rel=1e-3)
-    assert all(record.clip_scale < 1 for record in records)
+# ------------------------------------------------------------------ clipping
+
+
+def scale_together(parameters: Sequence[Tensor], limit: float) -> None:
+    """As `torch.nn.utils.clip_grad_norm_`, but with the norm in float64."""
+    grads = [parameter.grad for parameter in parameters if parameter.grad is not None]
+    norm = math.sqrt(sum(float(grad.double().square().sum()) for grad in grads))
+    for grad in grads:
+        grad.mul_(min(1.0, limit / (norm + 1e-6)))
+
+
+def scale_each(parameters: Sequence[Tensor], limit: float) -> None:
+    for parameter in parameters:
+        scale_together([parameter], limit)
+
+
+CLIPS: dict[str, tuple[Clip, Callable[[Sequence[Tensor]], object]]] = {
+    "norm": (Clip(norm=0.5), partial(scale_together, limit=0.5)),
+    "value": (Clip(value=0.01), partial(nn.utils.clip_grad_value_, clip_value=0.01)),
+    "tensor_norm": (Clip(tensor_norm=0.1), partial(scale_each, limit=0.1)),
+}
+
+
+@pytest.mark.parametrize("clip", CLIPS)
+@pytest.mark.parametrize("mode", [Sync(), Async(), Async(0)], ids=str)
+def test_one_slot_has_the_bits_of_a_loop_that_clips_before_each_inner_step(mode: Sync | Async, clip: str) -> None:
+    limit, clip_by_hand = CLIPS[clip]
+    job = make_job(NormAndDropout, mode, slots=1, shards=3, optimizer=SGD, local_steps=DILOCO, clip=limit)
+    outcome, records = run(job)
+    assert_bits(outcome.weights, reference(NormAndDropout, SGD, clip=clip_by_hand, slots=1))
+    assert {record.clip_scale for record in records} == {1.0}  # what is pushed is not clipped
+
+
+@pytest.mark.parametrize("clip", CLIPS)
+def test_every_slot_clips_its_own_and_a_parameter_without_a_gradient_is_no_part_of_it(clip: str) -> None:
+    limit, clip_by_hand = CLIPS[clip]
+    job = make_job(Odd, workers=2, shards=2, optimizer=SGD, local_steps=DILOCO, clip=limit)
+    assert_bits(run(job)[0].weights, reference(Odd, SGD, clip=clip_by_hand))
+
+
+def test_a_norm_is_clipped_as_torch_does_but_for_rounding() -> None:
+    job = make_job(MLP, slots=1, optimizer=SGD, local_steps=DILOCO, clip=Clip(norm=0.5))
+    expected = reference(MLP, SGD, clip=partial(nn.utils.clip_grad_norm_, max_norm=0.5), slots=1)
+    for name, tensor in run(job)[0].weights.items():
+        torch.testing.assert_close(tensor, expected[name], rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("clip", CLIPS)
+def test_the_limits_of_these_tests_bind(clip: str) -> None:
+    clipped, free = reference(MLP, SGD, clip=CLIPS[clip][1], slots=1), reference(MLP, SGD, slots=1)
+    assert max((clipped[name] - free[name]).abs().max().item() for name in free) > 1e-3
+
+
+# ------------------------------------------------------------------ what is not finite
 
 
 def infinite_at(mini_batch: int, slot: int) -> Callable[[Tensor, Tensor], Tensor]:
@@ -277,12 +327,13 @@ def infinite_at(mini_batch: int, slot: int) -> Callable[[Tensor, Tensor], Tensor
     return loss
 
 
+@pytest.mark.parametrize("clip", [None, *(clip for clip, _ in CLIPS.values())], ids=str)
 @pytest.mark.parametrize("workers", [1, 2])
 @pytest.mark.parametrize("mode", [Sync(), Async(0)])
-def test_a_slot_whose_steps_end_in_nan_begins_anew(mode: Sync | Async, workers: int) -> None:
+def test_a_slot_whose_steps_end_in_nan_begins_anew(mode: Sync | Async, workers: int, clip: Clip | None) -> None:
     spoilt = infinite_at(LOCAL + 1, slot=1)  # in iteration 1
     outcome, records = run(
-        make_job(MLP, mode, workers=workers, shards=2, optimizer=ADAMW, loss=spoilt, local_steps=DILOCO)
+        make_job(MLP, mode, workers=workers, shards=2, optimizer=ADAMW, loss=spoilt, local_steps=DILOCO, clip=clip)
     )
     refused = [(record.step, record.slot) for record in records if record.status == "nonfinite"]
     assert sorted(refused) == ([(1, 1)] if isinstance(mode, Async) else [(1, slot) for slot in range(SLOTS)])

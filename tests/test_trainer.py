@@ -628,6 +628,16 @@ def test_a_clipped_run_says_so_in_every_receipt() -> None:
     assert refusal(clip=1.0) == "clip must be psgd.Clip(norm=...) or the like, got 1.0"
 
 
+@pytest.mark.parametrize("mode", MODES, ids=str)
+def test_with_local_steps_shards_know_nothing_of_clipping(mode: Any) -> None:
+    clipped = make(mode=mode, clip=psgd.Clip(norm=0.01), local_steps=psgd.LocalSteps(2), shards=3)
+    assert clipped.plan().job.rules.clip_norm is None
+    result = clipped.fit()
+    assert set(result.history["clip_scale"]) == {1.0}
+    by_tensor = make(mode=mode, clip=psgd.Clip(tensor_norm=0.01), local_steps=psgd.LocalSteps(2), layout="sliced")
+    assert by_tensor.plan().job.whole is False
+
+
 def exploding(outputs: Any, targets: Any) -> Any:
     return nn.functional.cross_entropy(outputs, targets) * float("nan")
 

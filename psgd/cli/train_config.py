@@ -66,8 +66,8 @@ class TrainConfig:
     local_steps: int | None = option(
         None,
         "Mode",
-        "mini-batches that a slot trains with by itself, with --optimizer, before it pushes how far it has come "
-        "(default: it pushes the gradient of one)",
+        "mini-batches that a slot trains with by itself, with --optimizer and --clip-*, before it pushes how far it "
+        "has come (default: it pushes the gradient of one)",
     )
     outer_lr: float | None = option(
         None, "Mode", "with --local-steps: learning rate at which shards take that in (default: 0.7)"

@@ -21,6 +21,8 @@ class LocalSteps:
     with plain SGD inside, lr 1 and momentum 0 it is local SGD (Stich 2019, "Local SGD Converges Fast and Communicates
     Little"), or federated averaging (McMahan et al. 2017).
 
+    Where gradients are to be clipped, slots clip that of each inner step; Δ is left as it is.
+
     The inner optimizer's schedule, and what evaluations make of its learning rate, change with iterations, not with
     mini-batches; the outer learning rate stays. A slot keeps the state of its inner optimizer from one iteration to the
     next. It is nowhere else: a slot whose worker was replaced begins with a fresh one, and so does one whose Δ was NaN

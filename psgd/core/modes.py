@@ -98,7 +98,8 @@ class Rules:
         shards: parameter-server shards.
         steps: the budget, ``steps × slots`` iterations in all; None means that the slots end by themselves.
         evaluate_every: steps between two evaluation boundaries; None means one, at the end.
-        clip_norm: what the norm of the gradient that is applied may be at most, over all shards; None: anything.
+        clip_norm: what the norm of the gradient that is applied may be at most, over all shards; None: anything, as
+            with local steps, where slots clip.
         local_steps: what slots do between a pull and a push; None: they compute the gradient of one mini-batch.
         correction: what is done about a gradient's lag; in async mode only, None: nothing.
 
@@ -151,6 +152,10 @@ class Rules:
                 raise ConfigurationError(f"{field} must be >= 1, got {optional}")
         if self.clip_norm is not None and not (isfinite(self.clip_norm) and self.clip_norm > 0):
             raise ConfigurationError(f"clip_norm must be a finite number > 0, got {self.clip_norm}")
+        if self.clip_norm is not None and self.local_steps is not None:
+            raise ConfigurationError(
+                f"clip_norm must be left out with local steps, where slots clip the gradients, got {self.clip_norm}"
+            )
         if self.local_steps is not None and isinstance(self.correction, DelayCompensation):
             raise ConfigurationError(
                 f"correction must be lag-lr or gap with local steps, got {self.correction}: the square of what these "

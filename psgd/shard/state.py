@@ -16,7 +16,7 @@ from psgd.core.layout import Layout, Part, Span
 from psgd.core.modes import Async, Sync
 from psgd.shard.lane import Gradient, Lane
 from psgd.shard.workplace import InPlace, MakeWorkplace, workplace_on
-from psgd.training.outer import update_of
+from psgd.training.outer import clip_of, update_of
 
 Share = TypeVar("Share")
 Done = TypeVar("Done")
@@ -83,12 +83,12 @@ class ShardState:
             ResourceError: if the job wants a device for it that this process has not.
         """
         (optimizer, schedule), rules = update_of(job.optimizer, job.schedule, job.rules.local_steps), job.rules
-        gathers = isinstance(rules.mode, Async) and rules.mode.gather > 1
+        clip, gathers = clip_of(job.clip, rules.local_steps), isinstance(rules.mode, Async) and rules.mode.gather > 1
 
         def in_lanes(count: int) -> "ShardState":
             lanes, place = job.lanes(shard, count), workplace_on(job.shard_device)
             updating = (optimizer, schedule, job.whole)
-            return cls(job.layout, lanes, *updating, memory, place, job.clip, rules.correction, gathers)
+            return cls(job.layout, lanes, *updating, memory, place, clip, rules.correction, gathers)
 
         alone, lanes = in_lanes(1), lanes_for(job, shard, cores)
         if lanes == 1:

@@ -1,6 +1,6 @@
 """What shards update with: the job's optimizer, or with local steps the outer one, which takes Δ for a gradient."""
 
-from psgd.config import OptimizerFactory, ScheduleFactory
+from psgd.config import Clip, OptimizerFactory, ScheduleFactory
 from psgd.core.local_steps import LocalSteps
 from psgd.training.optimizers import resolve_optimizer
 
@@ -24,3 +24,12 @@ def update_of(
     momentum = local_steps.momentum
     nesterov = {"momentum": momentum, "nesterov": True} if momentum > 0 else {}
     return resolve_optimizer("sgd", local_steps.lr, nesterov), None
+
+
+def clip_of(clip: Clip | None, local_steps: LocalSteps | None) -> Clip | None:
+    """What shards clip by: with local steps nothing, as slots clip the gradient of each inner step.
+
+    Args:
+        clip: the job's.
+    """
+    return clip if local_steps is None else None

@@ -1,7 +1,7 @@
 """Local steps: a slot trains by itself for some mini-batches, and leaves how far it has come in place of a gradient."""
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import TypeGuard
 
 import torch
@@ -10,6 +10,7 @@ from torch.nn.utils import get_total_norm
 from psgd.config import Job
 from psgd.core.ids import Slot
 from psgd.core.slot import Compute
+from psgd.training.clipping import clip_gradient
 from psgd.training.ticking import TickingOptimizer
 from psgd.worker.compute import Computation, Supervised
 from psgd.worker.replica import dense
@@ -38,8 +39,9 @@ class LocalTraining:
     """The computation of slots that take local steps, see `psgd.core.local_steps.LocalSteps`.
 
     Mini-batch h of iteration t is the one that step t · steps + h would have without local steps, and is seeded as
-    that. A parameter that had no gradient in any of them has none; else its ``.grad`` is Δ. Buffers, which the model
-    shares with the replica, are left as the last mini-batch leaves them.
+    that. Its gradient is clipped, if the job clips, before the inner optimizer steps; one that is not finite is left as
+    it is, so that Δ is not, either. A parameter that had no gradient in any of them has none; else its ``.grad`` is Δ.
+    Buffers, which the model shares with the replica, are left as the last mini-batch leaves them.
 
     Args:
         tensors: of the model, by name.
@@ -59,6 +61,7 @@ class LocalTraining:
         self._supervised = supervised
         self._make_optimizer = job.optimizer
         self._schedule = job.schedule
+        self._clip = job.clip
         self._mini_batches = job.rules.mini_batches
         self._samples = job.iteration_samples
         self._inner: dict[Slot, TickingOptimizer] = {}
@@ -75,7 +78,7 @@ class LocalTraining:
         for mini_batch in range(order.step * self._mini_batches, (order.step + 1) * self._mini_batches):
             self._clear_gradients()
             shares += self._supervised.backward(mini_batch, slot, _nothing)
-            moved.update(self._with_gradient())
+            moved |= self._clip_gradients()
             lr = inner.step(order.tick, order.lr_factor)
         self._clear_gradients()
         if not self._leave_difference(moved):
@@ -90,12 +93,16 @@ class LocalTraining:
             self._inner[slot] = TickingOptimizer(self._make_optimizer(list(self._own.items())), self._schedule)
         return self._inner[slot]
 
-    def _with_gradient(self) -> Iterator[str]:
-        """The names of the parameters that have one."""
-        for name, own in self._own.items():
-            if own.grad is not None:
-                dense(name, own.grad)  # or refused, as without local steps
-                yield name
+    def _clip_gradients(self) -> set[str]:
+        """Clip them, if the job does; a sparse one is refused, as without local steps.
+
+        Returns:
+            The names of the parameters that have one.
+        """
+        gradients = {name: dense(name, own.grad) for name, own in self._own.items() if own.grad is not None}
+        if self._clip is not None:
+            clip_gradient(list(gradients.values()), self._clip)
+        return set(gradients)
 
     def _clear_gradients(self) -> None:
         for own in self._own.values():

@@ -67,3 +67,9 @@ def test_what_evaluations_make_of_the_learning_rate_does_not_concern_the_outer_o
     assert (
         [rules.mini_batches for rules in (plain, local)] == [1, 8] == [mini_batches(None), mini_batches(LocalSteps(8))]
     )
+
+
+def test_the_norm_of_what_slots_push_is_not_to_be_clipped() -> None:
+    message = r"^clip_norm must be left out with local steps, where slots clip the gradients, got 1.0$"
+    with pytest.raises(ConfigurationError, match=message):
+        Rules(Sync(), slots=1, shards=1, steps=1, clip_norm=1.0, local_steps=LocalSteps(8))

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import ExponentialLR
 
-from psgd.config import Job, OptimizerFactory, Straggler
+from psgd.config import Clip, Job, OptimizerFactory, Straggler
 from psgd.core.ids import Slot, Step
 from psgd.core.local_steps import LocalSteps
 from psgd.core.slot import Compute
@@ -160,6 +160,23 @@ def test_micro_batches_go_on_working() -> None:
     at_once, in_parts = Party(make_count()), Party(make_count(accumulate=3))
     assert at_once.delta(0) == pytest.approx(in_parts.delta(0))
     assert in_parts.pulled["seen"].item() == 12
+
+
+@pytest.mark.parametrize(
+    ("clip", "clipped"),
+    [(Clip(norm=0.5), 0.5 / (2**0.5 + 1e-6)), (Clip(value=0.25), 0.25), (Clip(tensor_norm=0.5), 0.5 / (2**0.5 + 1e-6))],
+    ids=str,
+)
+@pytest.mark.parametrize("accumulate", [1, 3])
+def test_the_gradient_of_each_mini_batch_is_clipped(clip: Clip, clipped: float, accumulate: int) -> None:
+    party = Party(make_count(clip=clip, accumulate=accumulate))
+    assert party.delta(0) == pytest.approx([4 * 0.5 * clipped] * 2)
+
+
+@pytest.mark.parametrize("clip", [Clip(norm=0.5), Clip(value=0.25), Clip(tensor_norm=0.5)], ids=str)
+def test_clipping_hides_no_gradient_that_is_not_finite(clip: Clip) -> None:
+    party = Party(make_count(clip=clip, loss=lambda outputs, _targets: outputs * torch.inf))
+    assert not torch.tensor(party.delta(0)).isfinite().any()
 
 
 @pytest.mark.parametrize("optimizer", [HEAVY, resolve_optimizer("adam", 0.5, {})], ids=["momentum", "adam"])
