@@ -8,11 +8,12 @@ import dataclasses
 import json
 import math
 import platform
-from collections.abc import Callable, Iterator
+import reprlib
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, NoReturn, Protocol
 
 from psgd.errors import DataError
 
@@ -154,6 +155,60 @@ KINDS: dict[str, Callable[..., Record]] = {
 }
 
 
+def _is_number(value: Any) -> bool:
+    return type(value) in (float, int)  # isinstance takes longer, and takes true for one
+
+
+def _is_number_or_none(value: Any) -> bool:
+    return value is None or _is_number(value)
+
+
+def _is_count(value: Any) -> bool:
+    return type(value) is int and value >= 0
+
+
+def _is_named(value: Any) -> bool:
+    return isinstance(value, dict)
+
+
+def _are_numbers(value: Any) -> bool:
+    return isinstance(value, tuple) and all(map(_is_number_or_none, value))
+
+
+def _are_numbers_by_name(value: Any) -> bool:
+    return isinstance(value, dict) and all(map(_is_number_or_none, value.values()))
+
+
+Rule = tuple[Callable[[Any], bool], str]
+NUMBER: Rule = _is_number, "a number"
+COUNT: Rule = _is_count, "a whole number >= 0"
+NAMED: Rule = _is_named, "values by name"
+TIMES_AND_AMOUNTS = ("time_s", "samples", "lag", "version", "compute_s", "wait_s", "transfer_s", "bytes")
+RULES: Mapping[type[Record], Mapping[str, Rule]] = {
+    Header: {"settings": NAMED},
+    Iteration: {
+        **dict.fromkeys(TIMES_AND_AMOUNTS, NUMBER),
+        **dict.fromkeys(("slot", "step"), COUNT),
+        "loss": (_is_number_or_none, "a number or null"),
+        **dict.fromkeys(("lr", "inner_lr"), (_are_numbers, "a list of numbers")),
+    },
+    Evaluation: {
+        **dict.fromkeys(("time_s", "seconds"), NUMBER),
+        "step": COUNT,
+        "metrics": (_are_numbers_by_name, "numbers by name"),
+    },
+    Footer: {"figures": NAMED},
+}
+"""What readers compute with, and what it must be for that; what was NaN or Inf is None."""
+
+
+def _refuse(constant: str) -> NoReturn:
+    raise ValueError(f"a log has null for {constant}")
+
+
+DECODER = json.JSONDecoder(parse_constant=_refuse)
+
+
 def versions() -> dict[str, str]:
     """The versions of Python and of the installed `DISTRIBUTIONS`, for the header."""
     found = {"python": platform.python_version()}
@@ -195,11 +250,40 @@ def decode(line: str) -> Record:
         DataError: if the line is no record of this schema.
     """
     try:
-        fields = json.loads(line)
+        fields = DECODER.decode(line)
         kind = KINDS[fields.pop("kind")]
-        return kind(**{name: tuple(value) if isinstance(value, list) else value for name, value in fields.items()})
+        record = kind(**{name: tuple(value) if isinstance(value, list) else value for name, value in fields.items()})
+        _check(record)
+        return record
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise DataError(f"not a record of a run log: {line[:80]!r} ({error})") from error
+
+
+def _check(record: Record) -> None:
+    for name, (fits, wanted) in RULES.get(type(record), {}).items():
+        value = getattr(record, name)
+        if not fits(value):
+            raise ValueError(f"{name} must be {wanted}, got {reprlib.repr(value)}")
+
+
+def decode_line(file: Path, number: int, line: bytes) -> Record | None:
+    """The record of a line of a log file; None if the line has no end, as its writer was killed.
+
+    Args:
+        number: of the line, from 1.
+
+    Raises:
+        DataError: if the line is no record; the message names file and line.
+    """
+    if not line.endswith(b"\n"):
+        return None
+    try:
+        return decode(line.decode())
+    except UnicodeDecodeError as error:
+        words = f"not a record of a run log: {line[:80].decode(errors='replace')!r} ({error})"
+        raise DataError(f"{file}, line {number}: {words}") from error
+    except DataError as error:
+        raise DataError(f"{file}, line {number}: {error}") from error
 
 
 def read(path: Path) -> Iterator[Record]:
@@ -213,7 +297,8 @@ def read(path: Path) -> Iterator[Record]:
     file = path / FILE_NAME if path.is_dir() else path
     if not file.is_file():
         raise DataError(f"no run log at {file}: expected a {FILE_NAME} that psgd train --out wrote")
-    with file.open(encoding="utf-8") as lines:
-        for line in lines:
-            if line.endswith("\n"):
-                yield decode(line)
+    with file.open("rb") as lines:
+        for number, line in enumerate(lines, start=1):
+            record = decode_line(file, number, line)
+            if record is not None:
+                yield record

@@ -26,11 +26,11 @@ class Collector:
             record.time_s,
             record.slot,
             record.step,
-            math.nan if record.loss is None else record.loss,
+            _or_nan(record.loss),
             record.samples,
             record.status == ACCEPTED,
             record.lag,
-            (record.inner_lr or record.lr or (math.nan,))[0],
+            _or_nan((record.inner_lr or record.lr or (None,))[0]),
             record.compute_s,
             record.wait_s,
             record.transfer_s,
@@ -58,6 +58,11 @@ class Collector:
             wait_s=wait,
             transfer_s=transfer,
         )
+
+
+def _or_nan(value: float | None) -> float:
+    """A log has null for NaN and Inf, too."""
+    return math.nan if value is None else value
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -1,3 +1,4 @@
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -37,6 +38,12 @@ def test_a_slot_that_backups_leave_behind_does_not_move_the_ends() -> None:
     quick = [each for slot in (0, 1) for each in at([1.0, 2.0, 3.0], slot=slot)]
     found = columns(*quick, {"time_s": 2.5, "step": 1, "slot": 2, "status": "late"})
     assert found.step_ends(3, rounds=True).tolist() == [1.0, 2.0, 3.0]
+
+
+def test_a_learning_rate_that_was_infinite_is_none_as_a_log_has_it() -> None:
+    found = columns({"lr": (None, 0.1)}, {"lr": (0.5,), "step": 1})
+    assert math.isnan(found.lr[0])
+    assert found.figures(workers=1)["effective_lr"] == 0.5
 
 
 def test_shares_are_of_all_slots_time() -> None:
