@@ -7,7 +7,6 @@ from functools import partial
 from typing import Any
 
 from psgd.analysis.comparison import ComparisonFigures
-from psgd.analysis.curves import samples_per_step
 from psgd.analysis.run_figures import RunFigures
 
 Settings = Mapping[str, Any]
@@ -103,12 +102,15 @@ def _runs(arms: Arms) -> tuple[RunFigures, ...]:
 def _batch(arms: Arms) -> tuple[bool, str]:
     def words(run: RunFigures) -> str:
         slots, size = run.settings["slots"], run.settings["batch_size"]
-        return f"{slots} slot{'' if slots == 1 else 's'} × {size} = {slots * size:,} samples"
+        counted = f"{slots} slot{'' if slots == 1 else 's'}"
+        return (
+            f"{counted} with batches of any size" if size is None else f"{counted} × {size} = {slots * size:,} samples"
+        )
 
     same, differing = _compare(arms, "The global batch", words)
     if not same:
         return False, differing
-    as_long, _ = _compare(arms, "", lambda run: samples_per_step(run.settings))
+    as_long, _ = _compare(arms, "", lambda run: _batches_per_step(run.settings))
     return (
         True,
         f"Same global batch: {words(_first(arms))}{'' if as_long else ', of which local steps make several a step'}",
@@ -176,8 +178,14 @@ def _rest(arms: Arms) -> list[str]:
 
 
 def _mini_batches(run: RunFigures, name: str) -> int | None:
-    settings, steps = run.settings, run.settings.get(name)
-    return None if steps is None else steps * samples_per_step(settings) // (settings["slots"] * settings["batch_size"])
+    steps: int | None = run.settings.get(name)
+    return None if steps is None else steps * _batches_per_step(run.settings)
+
+
+def _batches_per_step(settings: Settings) -> int:
+    """Of each slot."""
+    local = settings.get("local_steps")
+    return 1 if local is None else int(local["steps"])
 
 
 def _first(arms: Arms) -> RunFigures:

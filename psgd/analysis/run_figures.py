@@ -1,6 +1,7 @@
 """One run, as its folder tells it: the settings, the figures, and the curves against samples and seconds."""
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,9 @@ from psgd.runlog import FILE_NAME, Evaluation, Footer, Goal, Header, Iteration, 
 
 TRAIN_METRICS_NAME = "train_metrics.json"
 """Beside the log: what the final weights reach on the training set, names as in evaluations without ``test_``."""
+
+LEAST = {"slots": 1, "batch_size": 1, "seed": 0}
+"""Settings that every log has, and their least values."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +125,7 @@ def read_run(folder: Path) -> RunFigures | None:
         None if there is no run, or one that has not come to its end.
 
     Raises:
-        DataError: if a file is damaged.
+        DataError: if a file is damaged, or does not say what figures are made of.
     """
     if not (folder / FILE_NAME).is_file():
         return None
@@ -141,8 +145,12 @@ def read_run(folder: Path) -> RunFigures | None:
     if header is None or footer is None:
         return None
     settings, figures, iterations = header.settings, footer.figures, collector.columns()
+    _check_settings(settings, folder / FILE_NAME)
     slots, rounds = settings["slots"], settings.get("mode") != "async"
+    if len(iterations) and (last := int(iterations.slot.max())) >= slots:
+        raise DataError(f"{folder / FILE_NAME}: slots must be 0 … {slots - 1} as the header says, got {last}")
     used = np.where(iterations.accepted, iterations.lr, np.nan)  # a push that made no update has no learning rate
+    seconds: Any = figures.get("seconds")
     return RunFigures(
         settings=settings,
         versions=header.versions,
@@ -152,13 +160,33 @@ def read_run(folder: Path) -> RunFigures | None:
         train_loss=means_of(iterations, iterations.loss, slots),
         final_train=_read_train_metrics(folder),
         lr=means_of(iterations, used, slots),
-        throughput=throughput_of(iterations, figures.get("seconds") or 0.0, slots),
+        throughput=throughput_of(iterations, seconds if is_finite(seconds) else 0.0, slots),
         timeline=timeline_of(iterations, slots, rounds),
         measured=iterations.figures(),
         lags=iterations.lags(),
         heard=iterations.heard(slots),
         folder=folder,
     )
+
+
+def _check_settings(settings: Mapping[str, Any], log: Path) -> None:
+    """Refuse a header that figures can not be made of: psgd has not written it."""
+    local = settings.get("local_steps")
+    named = {name: settings.get(name, {}) for name in ("options", "optimizer_args")}
+    for name, value in {**named, "local_steps": {} if local is None else local}.items():
+        if not isinstance(value, dict):
+            raise DataError(f"{log}: the header's {name} must be values by name, got {value!r}")
+    free = ["steps", "workers"]
+    if settings.get("own_loop") and "batch_size" in settings:  # its batches need have no size in common
+        free.append("batch_size")
+    counts = {name: settings.get(name) for name in (*LEAST, *free)}
+    counts = {name: value for name, value in counts.items() if value is not None or name not in free}
+    counts |= {} if local is None else {"local_steps.steps": local.get("steps")}
+    for name, value in counts.items():
+        least = LEAST.get(name, 1)
+        if type(value) is not int or value < least:
+            got = "none" if value is None else repr(value)
+            raise DataError(f"{log}: the header's {name} must be a whole number >= {least}, got {got}")
 
 
 def _read_train_metrics(folder: Path) -> dict[str, float]:

@@ -125,3 +125,10 @@ def test_where_nothing_was_trained_nothing_is_said_of_weights_and_rates() -> Non
         "Same global batch: 1 slot × 4 = 4 samples.",
         "Same processes: 2 workers, 1 shard.",
     )
+
+
+def test_loops_of_ones_own_need_no_batch_size() -> None:
+    own = {"own_loop": True, "batch_size": None, "steps": 4}
+    found = check_conditions(comparison_of(arm("sync", 0, **own), arm("async", 0, **own)))
+    assert "Same global batch: 2 slots with batches of any size." in found.equal
+    assert found.differing == ()

@@ -73,7 +73,8 @@ def test_local_steps_draw_a_mini_batch_each(tmp_path: Path) -> None:
 
 
 def test_without_a_batch_size_the_samples_are_those_of_the_iterations_until_then(tmp_path: Path) -> None:
-    run = read_log(tmp_path, *pair(0, 1.0), *pair(1, 2.0), evaluation(1, 1.5, test_loss=0.5), batch_size=None)
+    measured = evaluation(1, 1.5, test_loss=0.5)
+    run = read_log(tmp_path, *pair(0, 1.0), *pair(1, 2.0), measured, own_loop=True, batch_size=None)
     assert run.test["loss"].samples == (8.0,)
 
 

@@ -43,7 +43,7 @@ def test_a_slot_that_backups_leave_behind_does_not_move_the_ends() -> None:
 def test_a_learning_rate_that_was_infinite_is_none_as_a_log_has_it() -> None:
     found = columns({"lr": (None, 0.1)}, {"lr": (0.5,), "step": 1})
     assert math.isnan(found.lr[0])
-    assert found.figures(workers=1)["effective_lr"] == 0.5
+    assert found.figures()["effective_lr"] == 0.5
 
 
 def test_shares_are_of_all_slots_time() -> None:

@@ -1,4 +1,5 @@
 import math
+import re
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +61,52 @@ def test_damaged_files_are_named(tmp_path: Path) -> None:
     (damaged / TRAIN_METRICS_NAME).write_text("{")
     with pytest.raises(DataError, match=f"{TRAIN_METRICS_NAME}: expected metrics as JSON, got .*; remove it"):
         read_run(damaged)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "words"),
+    [
+        *((name, None, " must be a whole number >= 1, got none") for name in ("slots", "batch_size")),
+        *((name, 0, " must be a whole number >= 1, got 0") for name in ("slots", "batch_size", "steps", "workers")),
+        ("steps", "many", " must be a whole number >= 1, got 'many'"),
+        ("seed", None, " must be a whole number >= 0, got none"),
+        ("seed", "lucky", " must be a whole number >= 0, got 'lucky'"),
+        ("local_steps", 8, " must be values by name, got 8"),
+        ("local_steps", {"lr": 0.7}, ".steps must be a whole number >= 1, got none"),
+        ("options", "--lr 0.1", " must be values by name, got '--lr 0.1'"),
+        ("optimizer_args", ["lr"], " must be values by name, got ['lr']"),
+    ],
+)
+def test_settings_that_figures_can_not_be_made_of_are_named_with_the_file(
+    tmp_path: Path, name: str, value: object, words: str
+) -> None:
+    folder = write_run(tmp_path / "run", losses(1.0), settings={name: value})
+    with pytest.raises(DataError, match=rf"^{folder / FILE_NAME}: the header's {name}{re.escape(words)}$"):
+        read_run(folder)
+
+
+@pytest.mark.parametrize("name", ["slots", "batch_size", "seed"])
+def test_a_setting_that_is_missing_is_named_with_the_file(tmp_path: Path, name: str) -> None:
+    folder = write_run(tmp_path / "run", losses(1.0))
+    log = folder / FILE_NAME
+    log.write_text(log.read_text().replace(f'"{name}"', '"of another kind"'))
+    with pytest.raises(DataError, match=rf"^{log}: the header's {name} must be a whole number >= [01], got none$"):
+        read_run(folder)
+
+
+SAID_BY_NOBODY = {"own_loop": True, "batch_size": None, "steps": None, "workers": None}
+
+
+def test_settings_that_say_nothing_need_not_be_there(tmp_path: Path) -> None:
+    run = read_run(write_run(tmp_path / "run", losses(1.0), settings=SAID_BY_NOBODY))
+    assert run is not None
+    assert run.train_loss.values == (1.0,)
+
+
+def test_a_slot_that_the_run_has_not_is_refused(tmp_path: Path) -> None:
+    folder = write_run(tmp_path / "run", losses(1.0, slot=2))
+    with pytest.raises(DataError, match=rf"^{folder / FILE_NAME}: slots must be 0 … 1 as the header says, got 2$"):
+        read_run(folder)
 
 
 def timed(*times: float, slot: int = 0, **changes: Any) -> list[Record]:

@@ -89,6 +89,24 @@ def test_what_can_not_be_reported_is_refused_in_one_line(
     assert not (here / "report").exists()
 
 
+@pytest.mark.parametrize(
+    ("before", "after", "words"),
+    [
+        (b'"seed": 1, ', b"", ": the header's seed must be a whole number >= 0, got none"),
+        (b'"time_s": 2.0', b'"time_s": "\xff"', ", line 2: not a record of a run log: "),
+        (b'"time_s": 2.0', b'"time_s": "soon"', "(time_s must be a number, got 'soon')"),
+    ],
+)
+def test_a_damaged_log_is_refused_in_one_line_that_names_it(
+    capsys: pytest.CaptureFixture[str], here: Path, before: bytes, after: bytes, words: str
+) -> None:
+    log = here / "runs/sync/1/run.jsonl"
+    log.write_bytes(log.read_bytes().replace(before, after))
+    line = refusal(capsys, "runs")
+    assert line.startswith("runs/sync/1/run.jsonl")
+    assert words in line
+
+
 def test_help_names_the_runs(capsys: pytest.CaptureFixture[str]) -> None:
     assert report("--help") == 0
     assert capsys.readouterr().out.startswith("usage: psgd report [OPTION ...] RUN ...\n")
