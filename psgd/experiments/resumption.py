@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from psgd.errors import ConfigurationError
-from psgd.runlog import FILE_NAME, Footer, Header, Record, decode, encode
+from psgd.runlog import FILE_NAME, Footer, Header, Record, decode_line, encode
 
 
 class State(Enum):
@@ -27,21 +27,21 @@ def state_of(folder: Path, settings: Mapping[str, Any]) -> State:
         settings: of the run that is asked for, as the log's header is going to say them.
 
     Raises:
-        ConfigurationError: if a complete run with other settings is there, which nobody should lose unasked.
+        ConfigurationError: if a run with other settings is there, which nobody should lose unasked, complete or not.
         DataError: if the log is damaged.
     """
     file = folder / FILE_NAME
     if not file.is_file():
         return State.ABSENT
     header, last = _ends(file)
-    if not (isinstance(header, Header) and isinstance(last, Footer)):
+    if not isinstance(header, Header):
         return State.BROKEN_OFF
     differing = _difference(header.settings, _as_logged(settings))
     if differing is not None:
         raise ConfigurationError(
             f"out must be without runs of other settings, got {folder}: {differing}; choose another folder"
         )
-    return State.COMPLETE
+    return State.COMPLETE if isinstance(last, Footer) else State.BROKEN_OFF
 
 
 def clear(folder: Path) -> None:
@@ -55,14 +55,10 @@ def clear(folder: Path) -> None:
 
 def _ends(file: Path) -> tuple[Record | None, Record | None]:
     """The first and the last record; None for one that was not written to its end."""
-    with file.open(encoding="utf-8") as lines:
+    with file.open("rb") as lines:
         first = lines.readline()
-        last = next(iter(deque(lines, maxlen=1)), "")
-    return _decode_whole(first), _decode_whole(last)
-
-
-def _decode_whole(line: str) -> Record | None:
-    return decode(line) if line.endswith("\n") else None
+        number, last = next(iter(deque(enumerate(lines, start=2), maxlen=1)), (1, b""))
+    return decode_line(file, 1, first), decode_line(file, number, last)
 
 
 def _as_logged(settings: Mapping[str, Any]) -> dict[str, Any]:

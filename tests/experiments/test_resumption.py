@@ -3,7 +3,7 @@ from typing import Any
 
 import pytest
 
-from psgd.errors import ConfigurationError
+from psgd.errors import ConfigurationError, DataError
 from psgd.experiments.resumption import State, clear, state_of
 from psgd.runlog import FILE_NAME
 from tests.analysis.runs import SETTINGS, losses, write_run
@@ -46,18 +46,25 @@ def test_a_footer_that_was_not_written_to_its_end_does_not_count(tmp_path: Path)
         ({}, {"clip": 1.0}, "clip is None there, 1.0 here"),
     ],
 )
-def test_a_complete_run_of_other_settings_is_not_lost(
-    tmp_path: Path, there: dict[str, Any], asked: dict[str, Any], words: str
+@pytest.mark.parametrize("complete", [True, False], ids=["complete", "broken off"])
+def test_a_run_of_other_settings_is_not_lost(
+    tmp_path: Path, there: dict[str, Any], asked: dict[str, Any], words: str, complete: bool
 ) -> None:
-    folder = write_run(tmp_path / "run", settings=there)
+    folder = write_run(tmp_path / "run", losses(1.0), settings=there, footer=complete)
     with pytest.raises(ConfigurationError, match=r"^out must be without runs of other settings") as caught:
         state_of(folder, SETTINGS | asked)
     assert words in str(caught.value)
     assert str(folder) in str(caught.value)
 
 
-def test_a_run_broken_off_may_have_had_other_settings(tmp_path: Path) -> None:
-    assert state_of(write_run(tmp_path / "run", settings={"steps": 8}, footer=False), SETTINGS) is State.BROKEN_OFF
+@pytest.mark.parametrize("line", [1, 2])
+def test_a_log_that_is_damaged_at_either_end_is_named(tmp_path: Path, line: int) -> None:
+    log = write_run(tmp_path / "run") / FILE_NAME
+    lines = log.read_bytes().splitlines(keepends=True)
+    lines[line - 1] = b"\xff" + lines[line - 1]
+    log.write_bytes(b"".join(lines))
+    with pytest.raises(DataError, match=rf"^{log}, line {line}: not a record of a run log: "):
+        state_of(log.parent, SETTINGS)
 
 
 def test_clearing_removes_the_run(tmp_path: Path) -> None:
