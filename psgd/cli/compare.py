@@ -22,6 +22,7 @@ from psgd.experiments.arms import Comparison, Run, Scheme
 from psgd.experiments.performing import Task, inspect, perform
 from psgd.experiments.reporting import read_figures, write_report
 from psgd.experiments.resumption import State
+from psgd.folderlock import only_writer
 from psgd.planning import new_folder
 from psgd.trainer import Trainer
 
@@ -33,7 +34,8 @@ def run(config: CompareConfig) -> None:
     """Compare as the options say; runs that are complete in ``--out`` are kept.
 
     Raises:
-        ConfigurationError: if a run can not be made; nothing has been started or written then.
+        ConfigurationError: if a run can not be made, or another process writes to ``--out``; nothing has been started
+            or written then.
         LostError: if runs have failed; the report has the others.
     """
     comparison = plan(config)
@@ -41,13 +43,14 @@ def run(config: CompareConfig) -> None:
     if config.dry_run:
         print_figures(_describe(comparison, tasks), config.json)
         return
-    try:
-        failed = perform(tasks, tell)
-    finally:
-        if comparison.out.exists():
-            tell(f"the runs are in {comparison.out}; with --out {comparison.out} the same command keeps them")
-    findings = find(read_figures(comparison))
-    report = write_report(findings, comparison.out)
+    with only_writer(comparison.out):
+        try:
+            failed = perform(tasks, tell)
+        finally:
+            if any(task.folder.exists() for task in tasks):
+                tell(f"the runs are in {comparison.out}; with --out {comparison.out} the same command keeps them")
+        findings = find(read_figures(comparison))
+        report = write_report(findings, comparison.out)
     print(json.dumps(report, allow_nan=False) if config.json else in_text(findings), flush=True)
     if failed:
         raise LostError(

@@ -4,10 +4,11 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from psgd.analysis.comparison import Target, judged_by
 from psgd.analysis.numbers import duration
-from psgd.analysis.run_figures import read_run
+from psgd.analysis.run_figures import RunFigures, read_run
 from psgd.errors import ConfigurationError, PsgdError, blame
 from psgd.experiments.arms import Comparison, Run
 from psgd.experiments.measuring import is_measured, measure_training_set
@@ -28,11 +29,13 @@ class Task:
 
     Args:
         folder: where its log goes, or is.
+        settings: what its log says, or is going to say.
     """
 
     run: Run
     trainer: Trainer
     folder: Path
+    settings: dict[str, Any]
     state: State
 
 
@@ -65,7 +68,8 @@ def _check_target(target: Target, trainer: Trainer) -> None:
 
 def _task(run: Run, trainer: Trainer, folder: Path) -> Task:
     trainer = replace(trainer, out=folder, progress=False)
-    return Task(run, trainer, folder, state_of(folder, _plan_of(trainer, folder).settings))
+    settings = _plan_of(trainer, folder).settings
+    return Task(run, trainer, folder, settings, state_of(folder, settings))
 
 
 def _plan_of(trainer: Trainer, folder: Path) -> Plan:
@@ -74,7 +78,9 @@ def _plan_of(trainer: Trainer, folder: Path) -> Plan:
 
 
 def perform(tasks: Sequence[Task], tell: Tell) -> dict[Path, str]:
-    """Make the runs that are not complete.
+    """Make the runs that are not complete, within `psgd.folderlock.only_writer` of their folder.
+
+    How far they are is seen again: others may have written there until it was held.
 
     Args:
         tell: takes a line about each run that has ended, and about those that are there already.
@@ -83,8 +89,10 @@ def perform(tasks: Sequence[Task], tell: Tell) -> dict[Path, str]:
         Why runs have failed, by their folders: the others went on.
 
     Raises:
-        ConfigurationError: if a run can not be started: the others could not, either.
+        ConfigurationError: if a run can not be started: the others could not, either; or if one with other settings
+            has come into its place.
     """
+    tasks = [replace(task, state=state_of(task.folder, task.settings)) for task in tasks]
     missing = [task for task in tasks if task.state is not State.COMPLETE]
     if len(missing) < len(tasks):
         tell(f"{len(tasks) - len(missing)} of {len(tasks)} runs are there already and are not made again")
@@ -105,7 +113,7 @@ def perform(tasks: Sequence[Task], tell: Tell) -> dict[Path, str]:
         except Exception as error:  # of any kind: it comes from the user's own code
             failed[task.folder] = blame(error)
         left_s = (time.monotonic() - began) / done * (len(missing) - done)
-        words = f"failed: {failed[task.folder]}" if task.folder in failed else _end(task.folder)
+        words = f"failed: {failed[task.folder]}" if task.folder in failed else outcome(task.folder)
         tell(f"{done} of {len(missing)}: {task.run}: {words}{time_left(left_s)}")
     return failed
 
@@ -118,14 +126,23 @@ def _make(task: Task) -> None:
     measure_training_set(plan.job, task.folder)
 
 
-def _end(folder: Path) -> str:
-    """What has come of a run, as its log says."""
+def outcome(folder: Path) -> str:
+    """What has come of a run, as far as its log says."""
     run = read_run(folder)
     if run is None:
         return "its log is not complete"
-    metric = judged_by(run.test)
-    end = "diverged" if run.diverged else f"test {metric.name} {metric.words(run.final_test[metric.name])}"
-    return f"{end} in {duration(run.figures['seconds'])}{' of virtual time' if run.simulated else ''}"
+    seconds = run.figure("seconds")
+    took = "" if seconds is None else f" in {duration(seconds)}{' of virtual time' if run.simulated else ''}"
+    return f"{_end(run)}{took}"
+
+
+def _end(run: RunFigures) -> str:
+    if run.diverged:
+        return "diverged"
+    metric, loss = judged_by(run.final_test), run.figure("train_loss")
+    if metric.name in run.final_test:
+        return f"test {metric.name} {metric.words(run.final_test[metric.name])}"
+    return "ended" if loss is None else f"training loss {loss:.4f}"
 
 
 def time_left(seconds: float) -> str:

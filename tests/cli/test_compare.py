@@ -17,6 +17,7 @@ from psgd.core.corrections import LagRate
 from psgd.core.modes import Async, Sync
 from psgd.errors import LostError
 from psgd.experiments.arms import OptimizerChoice, Scheme
+from psgd.folderlock import only_writer
 from psgd.runlog import FILE_NAME, Evaluation, Footer, read
 from psgd.training.policies import StopAfter, StopAtTarget
 
@@ -367,6 +368,24 @@ def test_help_and_refusals_come_without_torch(words: list[str]) -> None:
     root = Path(__file__).resolve().parents[2]
     ran = subprocess.run([sys.executable, "-c", program], cwd=root, capture_output=True, text=True, timeout=60)
     assert ran.returncode == 0, ran.stderr
+
+
+def test_a_folder_that_another_process_writes_to_is_refused_in_one_line(
+    capsys: pytest.CaptureFixture[str], here: Path
+) -> None:
+    with only_writer(here / "out"):
+        (here / "out" / "of the other").touch()
+        assert refusal(capsys, "--seeds", "1", "--out", "out") == (
+            "out must have one writer, got out: another process is writing there; wait for its end, or choose another "
+            "folder"
+        )
+        assert compare("--seeds", "1", "--out", "out", "--dry-run") == 0
+    assert [path.name for path in (here / "out").iterdir()] == ["of the other"]
+
+
+def test_nothing_is_left_of_the_lock(here: Path) -> None:
+    assert compare("--seeds", "1", "--out", "out") == 0
+    assert [path.name for path in (here / "out").iterdir() if path.name.startswith(".")] == []
 
 
 def test_other_settings_in_the_same_folder_are_refused(capsys: pytest.CaptureFixture[str]) -> None:

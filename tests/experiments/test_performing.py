@@ -1,3 +1,5 @@
+import math
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -12,10 +14,11 @@ from psgd.analysis.comparison import Target
 from psgd.analysis.run_figures import read_run
 from psgd.errors import ConfigurationError, LostError
 from psgd.experiments.arms import Comparison, Run
-from psgd.experiments.performing import inspect, perform, time_left
+from psgd.experiments.performing import inspect, outcome, perform, time_left
 from psgd.experiments.resumption import State
-from psgd.runlog import FILE_NAME
+from psgd.runlog import FILE_NAME, Record
 from psgd.trainer import Trainer
+from tests.analysis.runs import evaluation, write_run
 from tests.experiments.small import trainer_of, two_arms
 
 LOG_OF_ONE = Path("sgd_momentum=0.5_sync", "0.125", "1", FILE_NAME)
@@ -94,6 +97,49 @@ def test_a_run_that_was_broken_off_is_made_anew(comparison: Comparison) -> None:
     assert lines[2].startswith("1 of 1: sgd:momentum=0.5, sync, lr 0.125, seed 1: ")
     assert read_run(log.parent) is not None
     assert not (log.parent / "stale").exists()
+
+
+def test_what_others_have_made_since_the_runs_were_inspected_is_kept(comparison: Comparison) -> None:
+    tasks, lines = inspect(comparison, trainer_of), list[str]()
+    make(comparison)
+    logs = {path: path.read_text() for path in comparison.out.rglob(FILE_NAME)}
+    assert perform(tasks, lines.append) == {}
+    assert lines == ["6 of 6 runs are there already and are not made again"]
+    assert {path: path.read_text() for path in comparison.out.rglob(FILE_NAME)} == logs
+
+
+def test_a_run_of_other_settings_that_was_broken_off_since_is_kept(comparison: Comparison) -> None:
+    tasks = inspect(comparison, trainer_of)
+    best = write_run(comparison.out / LOG_OF_ONE.parent, footer=False) / "best.safetensors"
+    best.touch()
+    with pytest.raises(ConfigurationError, match=r"^out must be without runs of other settings"):
+        perform(tasks, lambda line: None)
+    assert best.exists()
+    assert complete(comparison) == 0
+
+
+def test_a_run_without_evaluations_is_told_by_its_training_loss(tmp_path: Path) -> None:
+    comparison, lines = two_arms(tmp_path / "out", seeds=(0,)), list[str]()
+    tasks = inspect(comparison, lambda run: replace(trainer_of(run), val_data=None))
+    assert perform(tasks, lines.append) == {}
+    assert re.match(r"1 of 3: sgd:momentum=0\.5, sync, lr 0\.125, seed 0: training loss 0\.\d{4} in ", lines[1])
+    assert complete(comparison) == 3
+
+
+@pytest.mark.parametrize(
+    ("settings", "evaluations", "figures", "words"),
+    [
+        ({}, [evaluation(4, accuracy=0.5)], {}, "test accuracy 50.00 % in 20.0 s"),
+        ({}, [evaluation(2, accuracy=0.5), evaluation(4, accuracy=math.nan)], {}, "test loss 0.2500 in 20.0 s"),
+        ({}, [evaluation(2), evaluation(4, loss=math.nan)], {}, "diverged in 20.0 s"),
+        ({"gradients": "none", "world": {}}, [], {"train_loss": None}, "ended in 20.0 s of virtual time"),
+        ({}, [], {"seconds": None}, "training loss 0.5000"),
+    ],
+)
+def test_what_has_come_of_a_run_is_told_by_what_is_there(
+    tmp_path: Path, settings: dict[str, Any], evaluations: list[Record], figures: dict[str, Any], words: str
+) -> None:
+    assert outcome(write_run(tmp_path / "run", evaluations, settings=settings, **figures)) == words
 
 
 def test_more_seeds_need_only_their_own_runs(comparison: Comparison, tmp_path: Path) -> None:
