@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
@@ -16,6 +17,7 @@ from psgd.cli.search_space import override
 from psgd.cli.train_config import TrainConfig
 from psgd.cli.tune_config import TRIALS, TuneConfig
 from psgd.errors import ConfigurationError, PsgdError
+from psgd.folderlock import only_writer
 from psgd.planning import check_folder, new_folder
 from psgd.trainer import Trainer
 from psgd.tuning.algorithms import check_algorithm
@@ -38,12 +40,18 @@ def run(config: TuneConfig) -> None:
     """Search as the options say.
 
     Raises:
-        ConfigurationError: if no trial can be run, or the folder holds another search; nothing has been started then.
+        ConfigurationError: if no trial can be run, or the folder holds another search, or another process writes to
+            it; nothing has been started then.
         PsgdError: if the search has failed, or every trial of it.
     """
     search, out = plan(config), _folder(config)
     check_algorithm(search.algorithm)
     check_folder(out)
+    with nullcontext() if config.dry_run else only_writer(out):
+        _search(config, search, out)
+
+
+def _search(config: TuneConfig, search: Search, out: Path) -> None:
     journal = Journal(out)
     made = _kept(config, journal, out)
     first = probe(search, partial(trainer_of, _located(config.shared())))

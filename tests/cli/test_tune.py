@@ -13,6 +13,7 @@ import pytest
 import yaml
 
 from psgd.cli import main
+from psgd.folderlock import only_writer
 from psgd.tuning.journal import Journal
 from tests.cluster.test_end import RUN_VARIABLE, wait_for_end
 from tests.tuning.in_process import InProcess
@@ -224,6 +225,23 @@ def test_another_search_in_the_folder_is_refused(in_process: InProcess, capsys: 
         "psgd: error: resume: seed must be 0 as in search/search.yaml, got 7; "
         "take all options from there with --config search/search.yaml\n"
     )
+    assert Path("search/trials.jsonl").read_bytes() == written
+    assert len(in_process.points) == 4
+
+
+def test_a_folder_that_another_process_writes_to_is_refused_in_one_line(
+    here: Path, in_process: InProcess, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert tune(*GRID, "--out", "search") == 0
+    written = Path("search/trials.jsonl").read_bytes()
+    capsys.readouterr()
+    with only_writer(here / "search"):
+        assert tune(*GRID, "--out", "search", "--resume") == 2
+        assert capsys.readouterr().err == (
+            "psgd: error: out must have one writer, got search: another process is writing there; wait for its end, or "
+            "choose another folder\n"
+        )
+        assert tune(*GRID, "--out", "search", "--resume", "--dry-run") == 0
     assert Path("search/trials.jsonl").read_bytes() == written
     assert len(in_process.points) == 4
 
