@@ -37,6 +37,7 @@ def run(config: CompareConfig) -> None:
         ConfigurationError: if a run can not be made, or another process writes to ``--out``; nothing has been started
             or written then.
         LostError: if runs have failed; the report has the others.
+        PsgdError: if the report can not be written; the runs are kept.
     """
     comparison = plan(config)
     tasks = inspect(comparison, lambda each: make_trainer(config, each))

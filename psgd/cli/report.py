@@ -21,7 +21,8 @@ def run(config: ReportConfig) -> None:
 
     Raises:
         ConfigurationError: if there are no runs, they can not be compared, none has measured the target's metric, or
-            the report can not be written.
+            nothing can be written where it is to go.
+        PsgdError: if the report can not be written after all.
     """
     out = Path(config.out)
     check_folder(out)

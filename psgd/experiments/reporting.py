@@ -2,6 +2,8 @@
 
 import json
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -11,10 +13,10 @@ from psgd.analysis.comparison_json import as_json
 from psgd.analysis.comparison_pictures import draw
 from psgd.analysis.comparison_words import in_markdown
 from psgd.analysis.findings import Findings
-from psgd.analysis.page import write_page
+from psgd.analysis.page import PAGE_NAME, write_page
 from psgd.analysis.run_figures import read_run
 from psgd.core.modes import Async, Sync
-from psgd.errors import ConfigurationError
+from psgd.errors import ConfigurationError, PsgdError
 from psgd.experiments.arms import Arm, Comparison, Run
 
 TABLE_NAME, REPORT_NAME = "table.md", "report.json"
@@ -62,16 +64,37 @@ def write_report(findings: Findings, out: Path) -> dict[str, Any]:
         What is in ``report.json``.
 
     Raises:
-        OSError: if the disk does not take it.
+        PsgdError: if a file can not be written; the message names it, and says that the runs are kept.
     """
-    out.mkdir(parents=True, exist_ok=True)
+    with _writing(out):
+        out.mkdir(parents=True, exist_ok=True)
     report = as_json(findings, out)
-    (out / REPORT_NAME).write_text(json.dumps(report, indent=1, allow_nan=False) + "\n", encoding="utf-8")
-    write_page(report, {name: rate.complete for name, _, rate in findings.figures.shown}, out)
+    with _writing(out / REPORT_NAME):
+        (out / REPORT_NAME).write_text(json.dumps(report, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+    with _writing(out / PAGE_NAME):
+        write_page(report, {name: rate.complete for name, _, rate in findings.figures.shown}, out)
     try:
-        pictures = draw(findings.figures, out)
+        with _writing(f"a picture in {out}"):
+            pictures = draw(findings.figures, out)
     except ConfigurationError as error:
         log.warning("there are no pictures: %s, and run the same again", error)
         pictures = []
-    (out / TABLE_NAME).write_text(in_markdown(findings, pictures), encoding="utf-8")
+    with _writing(out / TABLE_NAME):
+        (out / TABLE_NAME).write_text(in_markdown(findings, pictures), encoding="utf-8")
     return report
+
+
+@contextmanager
+def _writing(what: Path | str) -> Iterator[None]:
+    """Within it a file of the report is written.
+
+    Args:
+        what: to name where the error names no file, as that of a full disk.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise PsgdError(
+            f"{error.filename or what} can not be written ({error.strerror or error}); the runs are kept: mend that, "
+            "and psgd report, or the same command with the same --out, makes the report again"
+        ) from error

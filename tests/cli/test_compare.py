@@ -289,6 +289,22 @@ def test_a_comparison_in_which_runs_failed_says_so_after_its_report(
     )
 
 
+def test_a_report_that_can_not_be_written_loses_no_run_and_is_made_by_the_same_command(
+    capsys: pytest.CaptureFixture[str], here: Path
+) -> None:
+    (here / "out" / "report.json").mkdir(parents=True)
+    assert compare("--seeds", "1", "--out", "out") == 1
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.splitlines()[-1].startswith(
+        "psgd: error: out/report.json can not be written (Is a directory); the runs are kept: "
+    )
+    (here / "out" / "report.json").rmdir()
+    assert compare("--seeds", "1", "--out", "out") == 0
+    assert "1 of 1 runs are there already and are not made again" in capsys.readouterr().err
+    assert (here / "out" / "report.json").is_file()
+
+
 # ------------------------------------------------------------------ refused
 
 

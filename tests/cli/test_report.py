@@ -126,6 +126,20 @@ def test_a_report_that_can_not_be_written_is_refused_in_one_line(
     assert (here / "a_file").read_text() == "mine"
 
 
+@pytest.mark.parametrize("name", ["report.json", "curves.png", "table.md", "report.html"])
+def test_a_report_that_fails_in_the_end_says_what_to_do_in_one_line(
+    capsys: pytest.CaptureFixture[str], here: Path, name: str
+) -> None:
+    (here / "report" / name).mkdir(parents=True)
+    assert report("runs") == 1
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err == (
+        f"psgd: error: report/{name} can not be written (Is a directory); the runs are kept: mend that, and psgd "
+        "report, or the same command with the same --out, makes the report again\n"
+    )
+
+
 def test_runs_without_evaluations_reach_no_target(capsys: pytest.CaptureFixture[str], here: Path) -> None:
     write_run(here / "timed", settings={"gradients": "none"})
     assert refusal(capsys, "timed", "--target", "0.5") == (

@@ -1,8 +1,10 @@
+import errno
 import json
 import logging
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
@@ -10,10 +12,12 @@ from psgd.analysis.comparison import Budget, Target
 from psgd.analysis.findings import find
 from psgd.core.corrections import LagRate
 from psgd.core.modes import Async, Sync
+from psgd.errors import PsgdError
 from psgd.experiments.arms import Arm, Comparison, Run, Scheme
 from psgd.experiments.reporting import read_figures, write_report
 from tests.analysis.runs import evaluation, losses, write_run
 from tests.experiments.small import ADAM, SGD
+from tests.records import iteration
 
 
 @pytest.fixture
@@ -91,3 +95,45 @@ def test_without_matplotlib_all_but_the_pictures_is_written(
     files = sorted(path.name for path in comparison.out.iterdir() if path.is_file())
     assert files == ["report.html", "report.json", "table.md"]
     assert "![" not in (comparison.out / "table.md").read_text()
+
+
+KEPT = "the runs are kept: mend that, and psgd report, or the same command with the same --out, makes the report again"
+
+
+@pytest.mark.parametrize("name", ["report.json", "report.html", "table.md", "curves.png", "lags.png"])
+def test_a_file_that_can_not_be_written_is_named_with_the_reason_and_the_remedy(
+    comparison: Comparison, name: str
+) -> None:
+    write_run(comparison.out / Run(comparison.arms[1], 0.1, 4).folder, [iteration(lag=3)])
+    (comparison.out / name).mkdir()
+    with pytest.raises(PsgdError) as caught:
+        write_report(find(read_figures(comparison)), comparison.out)
+    assert str(caught.value) == f"{comparison.out / name} can not be written (Is a directory); {KEPT}"
+
+
+@pytest.mark.parametrize(
+    ("writer", "named"),
+    [
+        ("pathlib.Path.write_text", "{}/report.json"),
+        ("psgd.experiments.reporting.write_page", "{}/report.html"),
+        ("psgd.experiments.reporting.draw", "a picture in {}"),
+    ],
+)
+def test_a_full_disk_is_told_though_its_error_names_no_file(
+    comparison: Comparison, monkeypatch: pytest.MonkeyPatch, writer: str, named: str
+) -> None:
+    def fail(*_: object, **__: object) -> NoReturn:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    findings = find(read_figures(comparison))
+    monkeypatch.setattr(writer, fail)
+    with pytest.raises(PsgdError) as caught:
+        write_report(findings, comparison.out)
+    assert str(caught.value) == f"{named.format(comparison.out)} can not be written (No space left on device); {KEPT}"
+
+
+def test_a_folder_that_can_not_be_made_is_told(comparison: Comparison) -> None:
+    taken = comparison.out / "taken"
+    taken.touch()
+    with pytest.raises(PsgdError, match=rf"^{taken} can not be written \(File exists\); the runs are kept: "):
+        write_report(find(read_figures(comparison)), taken)
