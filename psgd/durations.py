@@ -10,6 +10,7 @@ from typing import Protocol
 
 import numpy as np
 
+from psgd.core.local_steps import NUMBER
 from psgd.errors import ConfigurationError
 
 GRAMMAR = (
@@ -198,7 +199,6 @@ class Duration:
 NONE = Duration((Term(Constant(0.0)),), "0")
 """It takes no time."""
 
-NUMBER = r"\d+(?:\.\d+)?(?:e-?\d+)?"
 TIME = re.compile(rf"(?P<number>{NUMBER})(?P<unit>us|ms|s|)")
 TERM = re.compile(rf"(?:(?P<percent>{NUMBER})%)?(?P<what>.+)")
 MOST_SIGMA, LEAST_ALPHA = 10.0, 0.1

@@ -13,6 +13,7 @@ from psgd.durations import (
     Pareto,
     SquaredNormal,
     Term,
+    constant,
     parse_duration,
 )
 from psgd.errors import ConfigurationError
@@ -24,6 +25,8 @@ from psgd.errors import ConfigurationError
         ("1", (Term(Constant(1.0)),)),
         ("250us", (Term(Constant(0.00025)),)),
         ("1e-3", (Term(Constant(0.001)),)),
+        ("2e+04+exp:1e+06us", (Term(Constant(20000.0)), Term(Exponential(1.0)))),
+        (".5ms", (Term(Constant(0.0005)),)),
         ("exp:50ms", (Term(Exponential(0.05)),)),
         ("lognormal:2:0.3", (Term(LogNormal(2.0, 0.3)),)),
         ("pareto:1:1.5", (Term(Pareto(1.0, 1.5)),)),
@@ -56,6 +59,11 @@ def test_a_malformed_duration_is_refused_with_the_grammar(text: str) -> None:
 def test_a_duration_that_may_be_endless_is_refused(text: str, message: str) -> None:
     with pytest.raises(ConfigurationError, match=f"^{message}$"):
         parse_duration(text)
+
+
+@pytest.mark.parametrize("seconds", [0.0, 1e-7, 0.25, 20_000.0, 1e6, 1.25e6, 1e300])
+def test_a_constant_is_read_as_it_is_written(seconds: float) -> None:
+    assert parse_duration(str(constant(seconds))) == constant(seconds)
 
 
 @pytest.mark.parametrize("text", ["0%1", "101%1"])

@@ -15,8 +15,9 @@ from torch import nn
 from psgd.cli.options import Entries, convert, parse_metric_value
 from psgd.cli.train_config import EPOCHS, TrainConfig
 from psgd.config import Clip, ModelFactory, Placement, Straggler
+from psgd.core.local_steps import NUMBER
 from psgd.data.datasets import ArrayDataset, Split, load
-from psgd.durations import NUMBER, parse_duration
+from psgd.durations import parse_duration
 from psgd.errors import ConfigurationError
 from psgd.trainer import Trainer
 from psgd.training.callbacks import Callback

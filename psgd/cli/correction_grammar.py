@@ -3,11 +3,12 @@
 import re
 
 from psgd.core.corrections import Correction, DelayCompensation, GapAware, LagRate
+from psgd.core.local_steps import NUMBER
 from psgd.errors import ConfigurationError
 
 GRAMMAR = "lag-lr, dc[=LAMBDA], dca[=LAMBDA0[:M]] or gap[=BETA]"
 
-_NUMBER = r"[-+]?(?:\d+\.?\d*|\.\d+)(?:e[-+]?\d+)?"
+_NUMBER = rf"[-+]?{NUMBER}"
 _CORRECTION = re.compile(rf"(?P<name>lag-lr|dca?|gap)(?:=(?P<first>{_NUMBER})(?::(?P<second>{_NUMBER}))?)?", re.ASCII)
 
 

@@ -6,7 +6,8 @@ from math import isfinite
 
 from psgd.errors import ConfigurationError
 
-NUMBER = r"\d+(?:\.\d+)?(?:e[-+]?\d+)?"
+NUMBER = r"(?:\d+\.?\d*|\.\d+)(?:e[-+]?\d+)?"
+"""A number without a sign, also as Python writes a large or a small one: ``1e+06``."""
 LOCAL = re.compile(rf"(?P<steps>\d+)(?::(?P<lr>{NUMBER})(?::(?P<momentum>{NUMBER}))?)?")
 
 

@@ -25,6 +25,7 @@ def test_the_outer_optimizer_is_that_of_the_paper_unless_told_otherwise() -> Non
         ("8:1:0", LocalSteps(8, 1.0, 0.0), "8:1:0"),
         ("8:0.7:0.5", LocalSteps(8, 0.7, 0.5), "8:0.7:0.5"),
         ("2:1e-3:0.9", LocalSteps(2, 0.001), "2:0.001"),
+        ("2:1e+1:.5", LocalSteps(2, 10.0, 0.5), "2:10:0.5"),
         ("2:0.30000000000000004", LocalSteps(2, 0.1 + 0.2), "2:0.30000000000000004"),
     ],
 )
