@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
-from psgd.durations import Duration, parse_duration
+from psgd.durations import LEAST_ALPHA, MOST_SIGMA, Duration, parse_duration
 from psgd.errors import DataError
 
 CONSTANT_SPREAD = 0.02
@@ -61,10 +61,10 @@ def fit_all(seconds: Sequence[float]) -> list[Fit]:
 def _families(seconds: Seconds) -> list[tuple[str, Callable[[Seconds], Seconds]]]:
     """Each family in words, and its distribution function with the numbers of the words."""
     logs = np.log(seconds)
-    median, sigma = _round(math.exp(float(logs.mean()))), _round(float(logs.std()))
+    median, sigma = _round(math.exp(float(logs.mean()))), _round(min(float(logs.std()), MOST_SIGMA))
     least = _round(float(seconds.min()) * (1 - 1e-9))
     beyond = _round(float(seconds.mean()) - least)
-    alpha = _round(seconds.size / float(np.sum(logs - math.log(least)) or 1.0))
+    alpha = _round(max(seconds.size / float(np.sum(logs - math.log(least)) or 1.0), LEAST_ALPHA))
     mean = _round(float(seconds.mean()))
     return [
         (f"lognormal:{median:g}:{sigma:g}", stats.lognorm(sigma, scale=median).cdf),

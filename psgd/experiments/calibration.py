@@ -8,7 +8,7 @@ from pathlib import Path
 
 from scipy import optimize, stats
 
-from psgd.analysis.fitting import Fit, fit_all
+from psgd.analysis.fitting import CONSTANT_SPREAD, Fit, fit_all
 from psgd.durations import NONE, Duration, Measured, Term, constant, parse_duration
 from psgd.errors import InternalError
 from psgd.experiments.timings import Course, RunTimings, course_of, simulate
@@ -29,6 +29,8 @@ HICCUPS = 0.01
 """The share of the longest transfers that are left out: what the machine did meanwhile is not the shards' doing."""
 EXPLAINED, ROUNDS = 0.1, 3
 """Of the variance of transfer times, what may be left unexplained; how often a greater spread is tried."""
+MOST_SPREAD = 2.0
+"""Of a service, the standard deviation of its logarithm at most: beyond, a run would be its few longest."""
 PROBED, SIMULATED = 1000, 20_000
 """Iterations of a simulation, at most: of those that look for the service, and of the last one."""
 
@@ -149,8 +151,8 @@ def _fit(name: str, slot: int | None, seconds: Sequence[float], path: Path | Non
         return Quantity(name, slot, measured, Fit(NONE, 0.0, len(measured)))
     if len(measured) < 2:
         return Quantity(name, slot, measured, Fit(constant(measured[0]), 0.0, 1))
-    families = tuple(fit_all([max(second, RESOLUTION_S) for second in measured]))
-    mean = statistics.fmean(measured)
+    noticeable = [max(second, RESOLUTION_S) for second in measured]
+    families, mean = tuple(fit_all(noticeable)), statistics.fmean(noticeable)
     best = next(each for each in families if abs(each.duration.mean - mean) <= MEAN_OFF * mean)
     if best.distance > BAD_DISTANCE and len(measured) >= TRACED_FROM and path is not None:
         best = Fit(trace_of(measured, path.absolute()), 0.0, len(measured))
@@ -174,13 +176,14 @@ def fit_service(run: RunTimings, world: World) -> Quantity:
 
     How often that is, and who waits for whom at a shard, depends on mode and load: so the service is looked for by
     simulating the run until its transfer takes as long as it did. It is constant, unless waiting at the shards does not
-    explain how much transfer differs from one iteration to the next: then it is log-normal.
+    explain how much transfer differs from one iteration to the next: then it is log-normal, with a spread that has its
+    limit.
 
     Args:
         world: how long computing takes.
     """
     measured = tuple(each.transfer_s for each in run.warm)
-    target = usual_transfer(run.warm)
+    target = usual_transfer(run.warm) if measured else 0.0
     if target < RESOLUTION_S:
         return Quantity("service", None, measured, Fit(NONE, 0.0, len(measured)))
     part = replace(run, job=shorten(run.job, PROBED))
@@ -188,9 +191,9 @@ def fit_service(run: RunTimings, world: World) -> Quantity:
     found = _as_long(part, world, target, sigma)
     for _ in range(ROUNDS):
         unexplained = variance - _log_variance(_simulated(part, world, found))
-        if unexplained < EXPLAINED * variance:
+        if unexplained <= max(EXPLAINED * variance, CONSTANT_SPREAD**2) or sigma == MOST_SPREAD:
             break
-        sigma = math.sqrt(sigma**2 + unexplained)
+        sigma = min(math.sqrt(sigma**2 + unexplained), MOST_SPREAD)
         found = _as_long(part, world, target, sigma)
     return Quantity("service", None, measured, Fit(found, math.nan, len(measured)))
 

@@ -49,6 +49,14 @@ def test_families_come_with_the_best_first_and_keep_the_mean() -> None:
     assert fits[0].duration.mean == pytest.approx(np.mean(measured), rel=0.05)
 
 
+@pytest.mark.parametrize(
+    ("seconds", "family"),
+    [([1e-6, *[100.0] * 50], "pareto:1e-06:0.1"), ([1e-12, 1e12] * 10, "lognormal:1:10")],
+)
+def test_numbers_end_where_the_grammar_ends(seconds: list[float], family: str) -> None:
+    assert family in [str(fit.duration) for fit in fit_all(seconds)]
+
+
 @pytest.mark.parametrize("seconds", [[], [1.0], [1.0, 0.0], [1.0, float("nan")]])
 def test_what_can_not_be_fitted_is_refused(seconds: list[float]) -> None:
     with pytest.raises(DataError, match="a fit needs at least two durations > 0"):

@@ -1,4 +1,5 @@
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -7,8 +8,16 @@ import pytest
 from psgd.config import Straggler
 from psgd.core.modes import Async, Mode, Rules, Sync
 from psgd.durations import NONE, Duration, constant, parse_duration
-from psgd.experiments.calibration import Calibration, calibrate, differing, fit_compute, shorten, usual_transfer
-from psgd.experiments.timings import course_of, read_timings, simulate
+from psgd.experiments.calibration import (
+    Calibration,
+    calibrate,
+    differing,
+    fit_compute,
+    fit_service,
+    shorten,
+    usual_transfer,
+)
+from psgd.experiments.timings import RunTimings, course_of, read_timings, simulate
 from psgd.running import run_without_gradients
 from psgd.simulation.timing import TimingJob
 from psgd.simulation.world import World
@@ -93,6 +102,11 @@ def test_a_single_time_is_a_constant() -> None:
     assert quantity.fit.duration.mean == 0.25
 
 
+def test_times_at_the_limit_of_what_counts_are_a_constant() -> None:
+    (quantity,) = fit_compute({0: [1e-6] * 51 + [0.0] * 49}, RUN)
+    assert str(quantity.fit.duration) == "1e-06"
+
+
 # ------------------------------------------------------------------ transfer
 
 
@@ -103,6 +117,33 @@ def test_hiccups_are_no_part_of_usual_transfer() -> None:
 def test_a_job_is_shortened_to_several_iterations_a_slot_at_least() -> None:
     job = TimingJob(Rules(Async(), 100, 1, 500), workers=100)
     assert [shorten(job, count).rules.steps for count in (10**6, 5000, 100)] == [500, 50, 10]
+
+
+def transfers(seconds: list[float], job: TimingJob) -> RunTimings:
+    """A run of one slot whose transfers took so long."""
+    ended = [iteration(step=step, time_s=1.0 + step, transfer_s=took) for step, took in enumerate(seconds)]
+    return RunTimings({}, tuple(ended), (), job)
+
+
+def test_a_service_that_never_varies_is_a_constant() -> None:
+    job = TimingJob(Rules(Async(), 6, 1, 60), workers=1)
+    world = World(compute=parse_duration("lognormal:10ms:0.2"), service=constant(0.001))
+    run = RunTimings({}, tuple(simulate(job, world)), (), job)
+    fitted = World(compute=fit_compute(run.compute_s(), RUN)[0].fit.duration)
+    assert str(fit_service(run, fitted).fit.duration) == "0.001"
+
+
+def test_the_spread_of_a_service_has_a_limit() -> None:
+    run = transfers([1e-5, 10.0] * 25, TimingJob(Rules(Async(), 1, 1, 50), workers=1))
+    service = fit_service(run, World(compute=constant(0.1))).fit.duration
+    assert parts_of(service)[1] == 2.0
+    again = replace(run, iterations=tuple(simulate(run.job, World(compute=constant(0.1), service=service))))
+    assert usual_transfer(again.warm) == pytest.approx(usual_transfer(run.warm), rel=0.02)
+
+
+def test_transfer_that_nobody_measured_is_none() -> None:
+    service = fit_service(transfers([0.5], TimingJob(Rules(Async(), 1, 1, 1), workers=1)), World())
+    assert (service.fit.duration, service.seconds) == (NONE, ())
 
 
 # ------------------------------------------------------------------ worlds found again
