@@ -4,6 +4,7 @@ import dataclasses
 import json
 import logging
 import math
+import shlex
 import sys
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,8 @@ from psgd.simulation.world import World
 WORLD_NAME, PICTURE_NAME = "world.yaml", "calibration.png"
 OF_THE_CALL = ("out", "json", "dry_run", "plot", "plane")
 """Options of a training that say how it was called, or how tensors travelled: a simulation has its own."""
+NODES = 64
+"""Of the simulation that is suggested, if the run had not nearly as many."""
 FIGURES = {
     "pushes_per_s": "pushes/s",
     "samples_per_s": "samples/s",
@@ -41,16 +44,21 @@ def run(config: CalibrateConfig) -> None:
     """Calibrate as the options say.
 
     Raises:
-        ConfigurationError: if the run is none that a world can be fitted to; nothing has been written then.
+        ConfigurationError: if the run is none that a world can be fitted to, or the file can not be written; there is
+            none then.
     """
     path = Path(config.run[0])
     timings = read_timings(path)
     target = (path if path.is_dir() else path.parent) / WORLD_NAME if config.out is None else Path(config.out)
-    if not target.parent.is_dir():
-        raise ConfigurationError(f"out must be in a folder that is there, got {target}: make {target.parent}")
+    _check_target(target)
     calibration = calibrate(timings, path)
     training = {} if config.world_only else training_options(timings.settings)
-    target.write_text(as_options(calibration, training), encoding="utf-8")
+    try:
+        target.write_text(as_options(calibration, training), encoding="utf-8")
+    except OSError as error:
+        raise ConfigurationError(
+            f"out can not be written, {target}: {error.strerror}; name another with --out"
+        ) from None
     picture = _draw(calibration, target.with_name(PICTURE_NAME))
     if config.json:
         print(json.dumps(finite(as_json(calibration, target, picture)), allow_nan=False), flush=True)
@@ -58,7 +66,28 @@ def run(config: CalibrateConfig) -> None:
         print(in_text(calibration), flush=True)
     if not training and not config.world_only:
         tell("the log has no options of a training (its run was not made by a command): the file has the world alone")
-    tell(f"the world is in {target}: psgd simulate --config {target} --workers 64 says what 64 nodes would do")
+    tell(f"the world is in {target}: {hint(target, timings.job.rules.slots, training)}")
+
+
+def _check_target(target: Path) -> None:
+    """Refuse before anything is done what could not be written after it."""
+    if target.is_dir():
+        raise ConfigurationError(f"out must be a file, got the folder {target}: try {target / WORLD_NAME}")
+    if not target.parent.is_dir():
+        raise ConfigurationError(f"out must be in a folder that is there, got {target}: make {target.parent}")
+
+
+def hint(target: Path, slots: int, training: dict[str, Any]) -> str:
+    """What to do with the file: the same on more nodes, with a slot on each.
+
+    Args:
+        slots: of the run; options may name each of them.
+        training: the options of the run that are in the file.
+    """
+    nodes = max(NODES, 2 * slots)
+    named = "" if training.get("slots") is None else f" --slots {nodes}"
+    words = f"psgd simulate --config {shlex.quote(str(target))} --workers {nodes}{named}"
+    return f"{words} says what {nodes} nodes would do"
 
 
 def training_options(settings: dict[str, Any]) -> dict[str, Any]:
@@ -94,6 +123,9 @@ def _draw(calibration: Calibration, target: Path) -> Path | None:
         draw_calibration(calibration, target)
     except ConfigurationError as error:
         log.warning("there is no picture: %s, and run the same again", error)
+        return None
+    except OSError as error:
+        log.warning("there is no picture, %s can not be written: %s", target, error.strerror)
         return None
     return target
 

@@ -1,4 +1,5 @@
 import json
+import shlex
 import sys
 from pathlib import Path
 from typing import Any
@@ -7,6 +8,7 @@ import pytest
 import yaml
 
 from psgd.cli import main
+from psgd.cli.calibrate import hint
 from psgd.cli.options import parse
 from psgd.cli.simulate_config import SimulateConfig
 from psgd.cli.world import build_world, read_trace
@@ -129,6 +131,52 @@ def test_a_folder_that_is_not_there_is_refused_before_anything_is_done(
 ) -> None:
     assert main(["calibrate", str(run), "--out", str(run / "no" / "world.yaml")], {}) == 2
     assert "out must be in a folder that is there" in capsys.readouterr().err
+
+
+def test_a_folder_is_no_file_to_write_to(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["calibrate", str(run), "--out", str(run)], {}) == 2
+    assert capsys.readouterr().err == (
+        f"psgd: error: out must be a file, got the folder {run}: try {run / 'world.yaml'}\n"
+    )
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is always full")
+def test_a_disk_that_is_full_is_told_in_one_line(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["calibrate", str(run), "--out", "/dev/full"], {}) == 2
+    captured = capsys.readouterr()
+    assert captured.err == (
+        "psgd: error: out can not be written, /dev/full: No space left on device; name another with --out\n"
+    )
+
+
+def test_a_picture_that_can_not_be_written_is_left_out(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (run / "calibration.png").mkdir()
+    assert calibrated(capsys, str(run))["picture"] is None
+    assert (run / "world.yaml").exists()
+
+
+@pytest.mark.parametrize(
+    ("slots", "training", "words"),
+    [
+        (4, {}, "--workers 64 says what 64 nodes would do"),
+        (4, {"workers": 4, "slots": None}, "--workers 64 says what 64 nodes would do"),
+        (4, {"workers": 2, "slots": 4}, "--workers 64 --slots 64 says what 64 nodes would do"),
+        (100, {}, "--workers 200 says what 200 nodes would do"),
+    ],
+)
+def test_the_hint_has_a_slot_for_each_node_and_for_each_that_the_file_names(
+    slots: int, training: dict[str, Any], words: str
+) -> None:
+    assert hint(Path("my runs/world.yaml"), slots, training) == (f"psgd simulate --config 'my runs/world.yaml' {words}")
+
+
+def test_the_hint_is_a_command_that_is_not_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = "--data digits --workers 2 --slots 4 --batch-size 8 --steps 4 --compute exp:10ms"
+    assert main(["simulate", *words.split(), "--out", str(tmp_path), "--json"], {}) == 0
+    assert main(["calibrate", str(tmp_path)], {}) == 0
+    said = capsys.readouterr().err
+    command = said[said.index("psgd simulate ") + len("psgd ") : said.index(" says what")]
+    assert main([*shlex.split(command), "--dry-run"], {}) == 0
 
 
 def test_a_loop_of_ones_own_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
