@@ -2,6 +2,7 @@
 
 import math
 import statistics
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +14,8 @@ from psgd.core.messages import Status
 from psgd.core.modes import Async, Rules, Sync
 from psgd.durations import parse_duration
 from psgd.errors import ConfigurationError, DataError
-from psgd.runlog import Evaluation, Footer, Header, Iteration, Record, read
+from psgd.experiments.log_check import check_log
+from psgd.runlog import Evaluation, Footer, Iteration, Record, read
 from psgd.simulation.timing import TimingJob, run_timing
 from psgd.simulation.world import World
 from psgd.worker.straggling import without_lingering
@@ -59,41 +61,40 @@ def read_timings(run: Path) -> RunTimings:
         run: the folder of its log, or the log.
 
     Raises:
-        ConfigurationError: if there is no log, it has too few iterations, or they are those of a loop of one's own.
+        ConfigurationError: if there is no log, it is damaged, it has too few iterations, or they are those of a loop of
+            one's own.
     """
     try:
         records = list(read(run))
     except DataError as error:
         raise ConfigurationError(str(error)) from None
-    if not records or not isinstance(records[0], Header):
-        raise ConfigurationError(f"RUN must be a log that begins with its header, got {run}")
-    settings = records[0].settings
-    if settings.get("own_loop"):
-        raise ConfigurationError(
-            f"RUN must be of the built-in loop, got {run}: nobody has measured what a loop of one's own computes"
-        )
+    settings = check_log(records, run)
     iterations = sorted((r for r in records if isinstance(r, Iteration)), key=lambda i: i.time_s)
     if not iterations:
         raise ConfigurationError(f"RUN must have iterations, got none in {run}")
-    ended = {slot: sum(i.slot == slot for i in iterations) for slot in range(settings["slots"])}
-    few = [slot for slot, count in ended.items() if count < 2]
-    if few:
+    ended = Counter(slot for slot, _ in {(each.slot, each.step) for each in iterations})
+    few = next((slot for slot in range(settings["slots"]) if ended[slot] < 2), None)
+    if few is not None:
         raise ConfigurationError(
-            f"RUN must have two iterations of every slot, as the first is left out; slot {few[0]} has {ended[few[0]]} "
+            f"RUN must have two iterations of every slot, as the first is left out; slot {few} has {ended[few]} "
             f"in {run}"
         )
     seconds = tuple(record.seconds for record in records if isinstance(record, Evaluation))
-    return RunTimings(settings, tuple(iterations), seconds, _job(settings, _steps(records, iterations, settings)))
+    try:
+        job = _job(settings, _steps(records, iterations, settings))
+    except ConfigurationError as error:
+        raise ConfigurationError(f"RUN must be of a job that can be run, got line 1 of {run}: {error}") from None
+    return RunTimings(settings, tuple(iterations), seconds, job)
 
 
 def _steps(records: Sequence[Record], iterations: Sequence[Iteration], settings: dict[str, Any]) -> int:
-    """How many the run has made, also if it was stopped or broken off."""
+    """How many the run has made, also if it was stopped or broken off: two at least, as every slot has."""
     last = records[-1]
     if isinstance(last, Footer) and "steps" in last.figures:
-        return max(int(last.figures["steps"]), 1)
+        return max(int(last.figures["steps"]), 2)
     if settings["mode"] == Sync.name:
         return max(each.step for each in iterations) + 1
-    return max(len(iterations) // int(settings["slots"]), 1)
+    return len(iterations) // int(settings["slots"])
 
 
 def _job(settings: dict[str, Any], steps: int) -> TimingJob:
@@ -107,7 +108,7 @@ def _job(settings: dict[str, Any], steps: int) -> TimingJob:
             settings["slots"],
             settings["shards"],
             steps,
-            local_steps=None if local is None else LocalSteps(**local),
+            local_steps=None if local is None else LocalSteps(local["steps"], local["lr"], local["momentum"]),
         ),
         settings["workers"],
         settings["batch_size"],

@@ -188,6 +188,15 @@ def test_a_loop_of_ones_own_is_refused(tmp_path: Path, capsys: pytest.CaptureFix
         read_trace(tmp_path)
 
 
+@pytest.mark.parametrize("words", ["calibrate {run}", "simulate --gradients none --steps 5 --compute trace:{run}"])
+def test_a_damaged_log_is_told_in_one_line(run: Path, capsys: pytest.CaptureFixture[str], words: str) -> None:
+    log = run / FILE_NAME
+    log.write_text(log.read_text() + encode(iteration(slot=7)) + "\n")
+    assert main(words.format(run=run).split(), {}) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert f"slot must be in 0 … 2, got 7 on line {len(log.read_text().splitlines())} of {run}" in line
+
+
 def test_a_trace_has_the_times_without_what_was_injected(run: Path) -> None:
     trace = read_trace(run)
     assert trace.mean == pytest.approx((0.1 + 0.1 + 0.3) / 3, rel=0.15)

@@ -1,3 +1,6 @@
+import json
+import re
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -118,6 +121,78 @@ def test_logs_that_say_too_little_are_refused(
 ) -> None:
     with pytest.raises(ConfigurationError, match=words):
         read_timings(write(tmp_path, *records, **settings))
+
+
+def test_the_same_iteration_twice_is_one(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match="slot 0 has 1"):
+        read_timings(write(tmp_path, *[iteration(slot=slot) for slot in (0, 0, 1, 1)]))
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"mode": "fast"}, 'mode must be sync or async, got "fast" on line 1 of'),
+        ({"slots": 0}, "slots must be a whole number >= 1 of 64 bits, got 0 on line 1 of"),
+        ({"slots": True}, "slots must be a whole number >= 1 of 64 bits, got true on line 1 of"),
+        ({"workers": 1.5}, "workers must be a whole number >= 1 of 64 bits, got 1.5 on line 1 of"),
+        ({"seed": -1}, "seed must be a whole number >= 0 of 64 bits, got -1 on line 1 of"),
+        ({"seed": 2**63}, "seed must be a whole number >= 0 of 64 bits, got 9223372036854775808 on line 1 of"),
+        ({"staleness": "x"}, 'staleness must be a whole number >= 0 of 64 bits or null, got "x" on line 1 of'),
+        ({"gather": 0}, "gather must be a whole number >= 1 of 64 bits, got 0 on line 1 of"),
+        ({"mode": "sync"}, "backups must be a whole number >= 0 of 64 bits, got none on line 1 of"),
+        ({"stragglers": [{"slot": 1}]}, "stragglers must be a list, each an object with slot"),
+        ({"local_steps": {"steps": 3}}, "local_steps must be an object with steps"),
+        ({"options": ["steps"]}, 'options must be an object or null, got ["steps"] on line 1 of'),
+        ({"workers": 3}, "RUN must be of a job that can be run, got line 1 of"),
+        (
+            {"stragglers": [{"slot": 0, "delay": "exp:", "factor": 1}]},
+            "RUN must be of a job that can be run, got line 1",
+        ),
+    ],
+)
+def test_settings_that_are_none_are_refused(tmp_path: Path, settings: dict[str, Any], words: str) -> None:
+    with pytest.raises(ConfigurationError, match=re.escape(words)):
+        read_timings(write(tmp_path, *steady(), **settings))
+
+
+@pytest.mark.parametrize("settings", [{}, []])
+def test_a_header_without_settings_is_refused(tmp_path: Path, settings: Any) -> None:
+    lines: list[Record] = [Header(settings, {}, ""), *steady()]
+    (tmp_path / FILE_NAME).write_text("".join(encode(line) + "\n" for line in lines))
+    with pytest.raises(ConfigurationError):
+        read_timings(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("record", "words"),
+    [
+        (iteration(slot=2), "slot must be in 0 … 1, got 2 on line 10 of"),
+        (iteration(lag=-1), "lag must be a whole number >= 0 of 64 bits, got -1 on line 10 of"),
+        (iteration(compute_s=-1.0), "compute_s must be a number in 0 … 1e+100, got -1.0 on line 10 of"),
+        (iteration(transfer_s=1e308), "transfer_s must be a number in 0 … 1e+100, got 1e+308 on line 10 of"),
+        (replace(EVALUATION, seconds=-0.5), "seconds must be a number in 0 … 1e+100, got -0.5 on line 10 of"),
+        (Footer({"steps": None}), "steps must be a whole number >= 0 of 64 bits, got null on line 10 of"),
+        (Footer({"steps": -5}), "steps must be a whole number >= 0 of 64 bits, got -5 on line 10 of"),
+    ],
+)
+def test_numbers_that_can_not_be_are_refused(tmp_path: Path, record: Record, words: str) -> None:
+    with pytest.raises(ConfigurationError, match=re.escape(words)):
+        read_timings(write(tmp_path, *steady(), record))
+
+
+@pytest.mark.parametrize("name", ["time_s", "compute_s", "wait_s", "transfer_s"])
+@pytest.mark.parametrize("value", [None, "a", float("nan"), True, [1.0]])
+def test_times_that_are_no_numbers_are_refused(tmp_path: Path, name: str, value: Any) -> None:
+    log = write(tmp_path, *steady()) / FILE_NAME
+    last = asdict(steady()[-1]) | {name: value}
+    log.write_text(log.read_text() + json.dumps({"kind": "iteration", **last}) + "\n")
+    with pytest.raises(ConfigurationError) as caught:
+        read_timings(tmp_path)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_footer_that_says_less_than_two_steps_is_outvoted(tmp_path: Path) -> None:
+    assert read_timings(write(tmp_path, *steady(), Footer({"steps": 1}))).job.rules.steps == 2
 
 
 def test_what_is_no_log_is_refused(tmp_path: Path) -> None:
