@@ -139,6 +139,12 @@ def in_text(calibration: Calibration) -> str:
         f"{calibration.left_out} iterations were left out, the first of each slot: the warm-up.",
         *(note for each in calibration.quantities if (note := _about_trace(each))),
     ]
+    mini_batches = calibration.run.job.rules.mini_batches
+    if mini_batches > 1:
+        notes.append(
+            f"Of compute times only means of {mini_batches} mini-batches were measured; single ones are taken to be "
+            "independent, and their family is a guess: small idle shares, above all, may be off."
+        )
     if len(calibration.run.evaluation_s) > 1:
         notes.append("What slots waited for evaluations is in what was measured, and is not simulated.")
     tables = [

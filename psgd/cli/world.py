@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from psgd.analysis.fitting import unaveraged
 from psgd.cli.world_config import WorldConfig, parse_bandwidth
 from psgd.durations import Duration, parse_duration
 from psgd.errors import ConfigurationError
@@ -39,14 +40,17 @@ def _duration(name: str, text: str) -> Duration:
 def read_trace(run: Path) -> Duration:
     """The compute times of a run, each as likely as the others; what was injected is taken away.
 
+    Of local steps only means are known: they are spread as mini-batches are that have such means.
+
     Args:
         run: the folder of its log, or the log.
 
     Raises:
         ConfigurationError: if there is no log, or too few iterations in it.
     """
-    taken = read_timings(run).compute_s()
-    return trace_of([second for seconds in taken.values() for second in seconds], run)
+    timings = read_timings(run)
+    taken = [second for seconds in timings.compute_s().values() for second in seconds]
+    return trace_of(unaveraged(taken, timings.job.rules.mini_batches), run)
 
 
 def _slot(text: str, slots: int) -> int:

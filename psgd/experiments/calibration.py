@@ -8,7 +8,7 @@ from pathlib import Path
 
 from scipy import optimize, stats
 
-from psgd.analysis.fitting import CONSTANT_SPREAD, Fit, fit_all
+from psgd.analysis.fitting import CONSTANT_SPREAD, Fit, fit_all, unaveraged
 from psgd.durations import NONE, Duration, Measured, Term, constant, parse_duration
 from psgd.errors import InternalError
 from psgd.experiments.timings import Course, RunTimings, course_of, simulate
@@ -42,7 +42,7 @@ class Quantity:
     Args:
         name: of the option.
         slot: that it is about; None: all that have none of their own.
-        seconds: what was measured.
+        seconds: what was measured; of mini-batches, where only means of several were, what has such means.
         fit: the model that was taken.
         families: all that were tried, the best first.
     """
@@ -87,7 +87,7 @@ def calibrate(run: RunTimings, path: Path) -> Calibration:
     Args:
         path: of the run, for traces.
     """
-    computing = fit_compute(run.compute_s(), path)
+    computing = fit_compute(run.compute_s(), path, run.job.rules.mini_batches)
     world = World(
         compute=computing[0].fit.duration,
         slots=tuple((each.slot, each.fit.duration) for each in computing if each.slot is not None),
@@ -120,14 +120,20 @@ def _again(job: TimingJob, world: World) -> Course:
 # ------------------------------------------------------------------ computing
 
 
-def fit_compute(compute_s: Mapping[int, Sequence[float]], path: Path) -> list[Quantity]:
-    """Models of how long mini-batches take: of all slots first, then of each one that clearly differs."""
+def fit_compute(compute_s: Mapping[int, Sequence[float]], path: Path, mini_batches: int = 1) -> list[Quantity]:
+    """Models of how long mini-batches take: of all slots first, then of each one that clearly differs.
+
+    Args:
+        compute_s: each slot's times.
+        path: of the run, for a trace.
+        mini_batches: that each time is the mean of.
+    """
     apart = differing(compute_s)
     together = [second for slot, seconds in compute_s.items() if slot not in apart for second in seconds]
     whole = path if not apart else None  # a trace does not tell slots apart
     return [
-        _fit("compute", None, together, whole),
-        *(_fit("compute_of", slot, compute_s[slot], None) for slot in apart),
+        _fit("compute", None, together, mini_batches, whole),
+        *(_fit("compute_of", slot, compute_s[slot], mini_batches, None) for slot in apart),
     ]
 
 
@@ -140,19 +146,19 @@ def differing(compute_s: Mapping[int, Sequence[float]]) -> list[int]:
     return [slot for slot in apart if stats.ks_2samp(compute_s[slot], like).pvalue < CHANCE]
 
 
-def _fit(name: str, slot: int | None, seconds: Sequence[float], path: Path | None) -> Quantity:
+def _fit(name: str, slot: int | None, means: Sequence[float], mini_batches: int, path: Path | None) -> Quantity:
     """The family that comes closest; of a path, the trace of the run where none comes close.
 
     A run's speed depends on the mean, so it must be about right: that of a heavy tail can be infinite. The exponential
     families have the one that was measured.
     """
-    measured = tuple(seconds)
-    if statistics.median(measured) < RESOLUTION_S:
+    measured = tuple(unaveraged(means, mini_batches))
+    if statistics.median(means) < RESOLUTION_S:
         return Quantity(name, slot, measured, Fit(NONE, 0.0, len(measured)))
     if len(measured) < 2:
         return Quantity(name, slot, measured, Fit(constant(measured[0]), 0.0, 1))
-    noticeable = [max(second, RESOLUTION_S) for second in measured]
-    families, mean = tuple(fit_all(noticeable)), statistics.fmean(noticeable)
+    noticeable = [max(second, RESOLUTION_S) for second in means]
+    families, mean = tuple(fit_all(noticeable, mini_batches)), statistics.fmean(noticeable)
     best = next(each for each in families if abs(each.duration.mean - mean) <= MEAN_OFF * mean)
     if best.distance > BAD_DISTANCE and len(measured) >= TRACED_FROM and path is not None:
         best = Fit(trace_of(measured, path.absolute()), 0.0, len(measured))

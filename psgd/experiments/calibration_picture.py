@@ -43,14 +43,14 @@ def draw_calibration(calibration: Calibration, target: Path) -> None:
     grid = picture.add_gridspec(2, 1, height_ratios=(1.25, 1))
     above, below = (picture.add_subfigure(grid[row]) for row in range(2))
     for axes, quantity in zip(above.subplots(1, len(computing), squeeze=False)[0], computing, strict=True):
-        _draw_times(axes, quantity, whole=len(computing) == 1)
+        _draw_times(axes, quantity, len(computing) == 1, calibration.run.job.rules.mini_batches)
     for axes, (name, words) in zip(below.subplots(1, len(CHECKED)), CHECKED.items(), strict=True):
         _draw_pair(axes, words, getattr(calibration.measured, name), getattr(calibration.simulated, name))
     below.suptitle("the same run, measured and simulated", fontsize="medium")
     picture.savefig(target, dpi=DPI)
 
 
-def _draw_times(axes: "Axes", quantity: Quantity, whole: bool) -> None:
+def _draw_times(axes: "Axes", quantity: Quantity, whole: bool, averaged: int) -> None:
     """A histogram of what was measured, and the fitted density in the same bins."""
     scale, unit = _unit(quantity.seconds)
     times = np.asarray(quantity.seconds) * scale
@@ -72,7 +72,8 @@ def _draw_times(axes: "Axes", quantity: Quantity, whole: bool) -> None:
         label=f"fitted: {_short(str(quantity.fit.duration))}",
     )
     who = "all slots" if whole else "the other slots" if quantity.slot is None else f"slot {quantity.slot}"
-    axes.set_title(f"{who}: {quantity.fit.measured} mini-batches", fontsize="medium")
+    what = "mini-batches" if averaged == 1 else f"means of {averaged} mini-batches, spread"
+    axes.set_title(f"{who}: {quantity.fit.measured} {what}", fontsize="medium")
     axes.set(xlabel=f"compute time, {unit}", ylabel="density", ylim=(0, None))
     axes.legend(frameon=False, fontsize="small")
     axes.spines[["top", "right"]].set_visible(False)

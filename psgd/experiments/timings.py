@@ -46,7 +46,7 @@ class RunTimings:
         return [each for each in self.iterations if each.step > first[each.slot]]
 
     def compute_s(self) -> dict[int, list[float]]:
-        """How long the warm iterations' mini-batches took without what was injected: each slot's, in its order."""
+        """How long a mini-batch took without what was injected, by slot: the mean of each warm iteration, in order."""
         taken: dict[int, list[float]] = {slot: [] for slot in range(self.job.rules.slots)}
         for each in self.warm:
             without = without_lingering(self.job.stragglers, each.compute_s, self.job.seed, each.step, each.slot)

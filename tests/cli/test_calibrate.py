@@ -1,5 +1,6 @@
 import json
 import shlex
+import statistics
 import sys
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from psgd.cli.options import parse
 from psgd.cli.simulate_config import SimulateConfig
 from psgd.cli.world import build_world, read_trace
 from psgd.config import Straggler
+from psgd.core.local_steps import LocalSteps
 from psgd.core.modes import Async, Rules
 from psgd.durations import constant, parse_duration
 from psgd.errors import ConfigurationError
@@ -78,6 +80,7 @@ def test_tables_are_printed_for_people(run: Path, capsys: pytest.CaptureFixture[
     ]
     assert "the same run  measured  simulated  simulated / measured" in captured.out
     assert "3 iterations were left out, the first of each slot: the warm-up." in captured.out
+    assert "Of compute times" not in captured.out
     assert "the log has no options of a training" in captured.err
     assert f"psgd simulate --config {run}/world.yaml --workers 64" in captured.err
 
@@ -201,3 +204,13 @@ def test_a_trace_has_the_times_without_what_was_injected(run: Path) -> None:
     trace = read_trace(run)
     assert trace.mean == pytest.approx((0.1 + 0.1 + 0.3) / 3, rel=0.15)
     assert {round(second, 9) for second in trace.terms[0].distribution.seconds} == {0.1, 0.3}  # type: ignore[attr-defined]
+
+
+def test_a_trace_of_local_steps_spreads_what_was_averaged(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    job = TimingJob(Rules(Async(), 4, 1, 100, local_steps=LocalSteps(16)), 4)
+    run_without_gradients(job, World(compute=parse_duration("exp:10ms")), tmp_path, progress=False)
+    seconds = read_trace(tmp_path).terms[0].distribution.seconds  # type: ignore[attr-defined]
+    assert statistics.fmean(seconds) == pytest.approx(0.01, rel=0.05)
+    assert statistics.pstdev(seconds) == pytest.approx(0.01, rel=0.15)
+    assert main(["calibrate", str(tmp_path)], {}) == 0
+    assert "Of compute times only means of 16 mini-batches were measured; " in capsys.readouterr().out

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from psgd.config import Straggler
+from psgd.core.local_steps import LocalSteps
 from psgd.core.modes import Async, Mode, Rules, Sync
 from psgd.durations import NONE, Duration, constant, parse_duration
 from psgd.experiments.calibration import (
@@ -193,6 +194,23 @@ def test_stragglers_are_no_part_of_the_world_and_are_simulated_again(tmp_path: P
     assert (found.world.slots, found.world.service) == ((), NONE)
     assert found.simulated.pushes_per_s == pytest.approx(found.measured.pushes_per_s, rel=1e-6)
     assert found.simulated.lag == pytest.approx(found.measured.lag)
+
+
+@pytest.mark.parametrize("mini_batches", [4, 16])
+@pytest.mark.parametrize("text", ["exp:10ms", "lognormal:10ms:0.5"])
+def test_mini_batches_of_local_steps_are_spread_again(tmp_path: Path, text: str, mini_batches: int) -> None:
+    rules = Rules(Sync(), 8, 1, 150, local_steps=LocalSteps(mini_batches))
+    found = calibrated(tmp_path, TimingJob(rules, 8), World(compute=parse_duration(text)))
+    assert found.simulated.pushes_per_s == pytest.approx(found.measured.pushes_per_s, rel=0.03)
+    assert found.simulated.idle_share == pytest.approx(found.measured.idle_share, rel=0.05)
+
+
+def test_mini_batches_of_local_steps_that_no_family_fits_are_drawn_spread(tmp_path: Path) -> None:
+    rules = Rules(Sync(), 8, 1, 60, local_steps=LocalSteps(4))
+    found = calibrated(tmp_path, TimingJob(rules, 8), World(compute=parse_duration("8ms+50%4ms")))
+    assert found.quantities[0].traced
+    assert np.std(found.quantities[0].seconds) == pytest.approx(0.002, rel=0.1)
+    assert found.simulated.pushes_per_s == pytest.approx(found.measured.pushes_per_s, rel=0.02)
 
 
 def test_what_is_predicted_for_another_mode_is_what_it_does(tmp_path: Path) -> None:

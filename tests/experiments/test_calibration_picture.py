@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
+from psgd.core.local_steps import LocalSteps
 from psgd.core.modes import Async, Rules
 from psgd.durations import constant, parse_duration
 from psgd.errors import ConfigurationError
@@ -66,6 +67,13 @@ def test_a_constant_can_be_drawn(tmp_path: Path, drawn: list[Figure]) -> None:
     run_without_gradients(TimingJob(Rules(Async(), 2, 1, 5), 2), World(), tmp_path, progress=False)
     draw_calibration(calibrate(read_timings(tmp_path), tmp_path), tmp_path / "calibration.svg")
     assert drawn[0].axes[0].get_title() == "all slots: 8 mini-batches"
+
+
+def test_what_means_were_spread_to_is_told(tmp_path: Path, drawn: list[Figure]) -> None:
+    rules = Rules(Async(), 2, 1, 5, local_steps=LocalSteps(4))
+    run_without_gradients(TimingJob(rules, 2), World(), tmp_path, progress=False)
+    draw_calibration(calibrate(read_timings(tmp_path), tmp_path), tmp_path / "calibration.svg")
+    assert drawn[0].axes[0].get_title() == "all slots: 8 means of 4 mini-batches, spread"
 
 
 def test_a_picture_of_an_unknown_kind_is_refused(tmp_path: Path) -> None:
