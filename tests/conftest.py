@@ -61,6 +61,7 @@ def nothing_left_behind() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv(SESSION_VARIABLE, session)  # inherited by every process, whoever adopts it later
         patch.setenv("RAY_USAGE_STATS_ENABLED", "0")  # a test run reports to nobody
+        patch.setenv("RAY_worker_niceness", "0")  # by default 15: they would starve beside the tests of the other cores
         files = set(SHARED_MEMORY.glob("psgd*"))
         yield
         psutil.wait_procs(_processes(session), timeout=GOODBYE_S)
