@@ -250,6 +250,7 @@ class ComparisonFigures:
         budget: when the runs ended.
         target: what the arms were to reach, if anything.
         remarks: what else a reader must know, one sentence each.
+        gathered: the runs were made elsewhere: one that is not there is missed by nobody.
 
     Raises:
         ConfigurationError: if there is a target, and no run has measured its metric.
@@ -260,6 +261,7 @@ class ComparisonFigures:
     budget: Budget = Budget()
     target: Target | None = None
     remarks: tuple[str, ...] = ()
+    gathered: bool = False
 
     def __post_init__(self) -> None:
         """A target that nobody could have reached is a mistake."""
@@ -298,6 +300,11 @@ class ComparisonFigures:
     def best(self, arm: ArmRuns) -> Rate:
         """The learning rate at which an arm is shown."""
         return arm.best(self.metric) if self.by_target is None else arm.soonest(self.by_target)
+
+    @property
+    def timed(self) -> bool:
+        """Whether seconds are those of a cluster, real or simulated: on plane memory one thread does all in turns."""
+        return all(run.simulated or run.settings.get("plane") != "memory" for run in self.runs())
 
     @property
     def shown(self) -> list[tuple[str, ArmRuns, Rate]]:

@@ -112,7 +112,7 @@ def _columns(figures: ComparisonFigures) -> list[tuple[str, Callable[[Rate], str
         time, samples = TO_TARGET
         reaching = [
             (f"time to {target.words}", lambda rate: _reached_cell(rate, time, figures), True),
-            ("samples to it", lambda rate: _reached_cell(rate, samples, figures), True),
+            ("samples drawn to it", lambda rate: _reached_cell(rate, samples, figures), True),
         ]
     ends: list[tuple[str, Callable[[Rate], str], bool]] = [
         (of_metric(metric, "test").heading, lambda rate: metric_cell(rate, metric, "test"), True),

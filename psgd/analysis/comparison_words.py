@@ -63,7 +63,9 @@ def in_markdown(findings: Findings, pictures: Sequence[str]) -> str:
     figures = findings.figures
     parts = [f"# {figures.title}", *(as_markdown(rows, _words(rows)) for rows in best_table(figures))]
     for heading, lines in _sections(findings):
-        parts += [f"## {heading}", "\n".join(f"- {line}" for line in lines)] if lines else []
+        parts += (
+            [f"## {heading}", "\n".join(f"- {line.removeprefix(f'{heading}: ')}" for line in lines)] if lines else []
+        )
     parts += [f"![{name.partition('.')[0]}]({name})" for name in pictures]
     if figures.searched:
         rates = rates_table(figures)

@@ -61,7 +61,7 @@ def check_conditions(figures: ComparisonFigures) -> Conditions:
     for check in (*checks, _machines, _stragglers):
         same, words = check(arms)
         (equal if same else differing).append(f"{words}.")
-    rest = [f"{words}." for words in _rest(arms)]
+    rest = [f"{words}." for words in _rest(arms, figures.budget.kind in ("samples", "various"))]
     return Conditions((*equal, *([] if rest else ["All other settings are the same."])), (*differing, *rest))
 
 
@@ -162,8 +162,12 @@ def _straggler(fields: Settings) -> str:
     return f"{which} {' and '.join(slowed)}".rstrip()
 
 
-def _rest(arms: Arms) -> list[str]:
-    """Settings that nobody has thought of, and that differ all the same."""
+def _rest(arms: Arms, by_length: bool) -> list[str]:
+    """Settings that nobody has thought of, and that differ all the same.
+
+    Args:
+        by_length: whether the runs' lengths are what ends them.
+    """
     names = {
         name
         for runs in arms.values()
@@ -173,7 +177,7 @@ def _rest(arms: Arms) -> list[str]:
     found = [_compare(arms, name, partial(setting, name=name)) for name in sorted(names - {OVERLAP})]
     free = {name: runs for name, runs in arms.items() if not any(run.settings.get("local_steps") for run in runs)}
     found += [_compare(free, OVERLAP, partial(setting, name=OVERLAP))] if free else []
-    found += [_compare(arms, words, partial(_mini_batches, name=name)) for name, words in LENGTHS.items()]
+    found += [_compare(arms, words, partial(_mini_batches, name=name)) for name, words in LENGTHS.items() if by_length]
     return [words for same, words in found if not same]
 
 

@@ -80,7 +80,7 @@ TO_TARGET = (
 SAMPLES_PER_S = Figure("samples_per_s", "samples/s", "log", count, "max")
 PLAIN = (
     Figure("seconds", "seconds", "log", count),
-    Figure("samples", "samples", "linear", count),
+    Figure("samples", "samples used", "linear", count),
     Figure("steps", "steps", "linear", count),
     Figure("updates", "updates", "linear", count),
     SAMPLES_PER_S,

@@ -56,7 +56,9 @@ def gather(folders: Iterable[Path]) -> ComparisonFigures:
     runs = [run for run in read.values() if run is not None]
     broken = ", ".join(str(folder) for folder, run in read.items() if run is None)
     if not runs:
-        raise ConfigurationError(f"RUN must hold runs that have come to their end, got none but {broken}")
+        raise ConfigurationError(
+            f"RUN must hold runs that have come to their end, got only such as were broken off: {broken}"
+        )
     _check_alike(runs)
     budget, target = _budget(runs)
     seeds = tuple(sorted({run.settings["seed"] for run in runs}))
@@ -67,6 +69,7 @@ def gather(folders: Iterable[Path]) -> ComparisonFigures:
         budget,
         target,
         remarks=(f"Left out, as they have not come to their end: {broken}.",) if broken else (),
+        gathered=True,
     )
 
 

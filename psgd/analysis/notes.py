@@ -4,13 +4,9 @@ from collections.abc import Callable, Sequence
 
 from psgd.analysis.comparison import ArmRuns, ComparisonFigures
 from psgd.analysis.conditions import Conditions
-from psgd.analysis.numbers import duration
-from psgd.analysis.observations import observe, too_short
+from psgd.analysis.observations import observe, off_budget, too_short, untimed
 from psgd.analysis.recommendation import BEWARE, Recommendation
 from psgd.analysis.run_figures import RunFigures
-
-OVERRUN = 1.1
-"""How much longer than its budget of seconds a run may take, as a multiple, without a word."""
 
 
 def notes(figures: ComparisonFigures, conditions: Conditions, advice: Recommendation) -> list[str]:
@@ -30,7 +26,7 @@ def notes(figures: ComparisonFigures, conditions: Conditions, advice: Recommenda
         found.append(
             "Asynchronous arms make an update for each gradient (softsync: for several), synchronous ones one a step."
         )
-    found += _off_budget(figures)
+    found += [*untimed(figures), *off_budget(figures)]
     each_arm: tuple[Callable[[ComparisonFigures, ArmRuns], list[str]], ...] = (_edge, _losses, _odd)
     found += too_short(figures)
     found += [note for arm in figures.arms for find in each_arm for note in find(figures, arm)]
@@ -54,25 +50,6 @@ def _virtual(figures: ComparisonFigures) -> list[str]:
 
 def _compute(runs: Sequence[RunFigures]) -> str:
     return " or ".join(dict.fromkeys(run.settings["world"].get("compute", "unknown") for run in runs))
-
-
-def _off_budget(figures: ComparisonFigures) -> list[str]:
-    """Runs that had fewer seconds than the others, or more: ends are noticed at evaluations."""
-    amount, runs = figures.budget.amount, figures.runs()
-    if figures.budget.kind != "seconds" or amount is None:
-        return []
-    found, times = [], [run.figures["seconds"] for run in runs]
-    if short := sum(each < amount for each in times):
-        found.append(
-            f"{short} of {len(runs)} runs came to the end of their epochs or steps before their {amount:g} s were "
-            "over: raise --epochs or --steps."
-        )
-    if long := sum(each > OVERRUN * amount for each in times):
-        found.append(
-            f"{long} of {len(runs)} runs took longer than their {amount:g} s, up to {duration(max(times))}: they end "
-            "at evaluations, which were too far apart; lower --evaluate-every."
-        )
-    return found
 
 
 def _choice(figures: ComparisonFigures) -> str:
@@ -103,7 +80,7 @@ def _losses(figures: ComparisonFigures, arm: ArmRuns) -> list[str]:
         where, missing = f"{figures.name(arm)}, lr {rate.lr:g}", len(rate.runs) - len(rate.complete)
         if rate.diverged:
             found.append(f"{where}: {rate.diverged} of {len(rate.complete)} runs diverged (loss NaN or Inf).")
-        if missing:
+        if missing and not figures.gathered:
             found.append(f"{where}: {missing} of {len(rate.runs)} runs have failed or were not made, and are left out.")
     return found
 

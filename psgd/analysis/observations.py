@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from psgd.analysis.comparison import ArmRuns, ComparisonFigures, Metric, Rate
 from psgd.analysis.curves import NO_CURVE
-from psgd.analysis.numbers import share
+from psgd.analysis.numbers import duration, share
 from psgd.analysis.run_figures import RunFigures
 
 UNHEARD = 0.5
@@ -17,6 +17,8 @@ HIGH_LAG, HIGHEST_LAG = 8.0, 32.0
 RISING = 0.1
 """A curve that has gained so much of its whole gain in its last quarter has not come to its end."""
 FEWEST_POINTS = 4
+OVERRUN = 1.1
+"""How much longer than its budget of seconds a run may take, as a multiple, without a word."""
 SHORT_S = 5.0
 """Runs on real machines that are shorter tell more of how they start than of how fast they are."""
 
@@ -89,6 +91,41 @@ def _unbound(arm: ArmRuns, runs: Sequence[RunFigures]) -> list[str]:
     if widest >= bound:
         return []
     return [f"its bound of {bound} made no difference: no slot ran further ahead than {widest}"]
+
+
+def untimed(figures: ComparisonFigures) -> list[str]:
+    """That seconds mean nothing, if they do not, as a sentence."""
+    if figures.timed or not figures.runs():
+        return []
+    return [
+        "All slots took turns in one thread (plane memory): seconds, samples/s and idle tell nothing of a cluster; try "
+        "another plane, or --simulate."
+    ]
+
+
+def off_budget(figures: ComparisonFigures) -> list[str]:
+    """Runs that had fewer seconds than they were to have, or more, each way as a sentence."""
+    amount, runs = figures.budget.amount, figures.runs()
+    if figures.budget.kind != "seconds" or amount is None:
+        return []
+    found, times = [], [run.figures["seconds"] for run in runs]
+    if short := sum(each < amount for each in times):
+        found.append(
+            f"{short} of {len(runs)} runs came to the end of their epochs or steps before their {amount:g} s were "
+            "over: raise --epochs or --steps."
+        )
+    if long := sum(each > OVERRUN * amount for each in times):
+        most = {
+            name: max(run.figures["seconds"] for run in rate.complete)
+            for name, _, rate in figures.shown
+            if rate.complete
+        }
+        told = ", ".join(f"{name} up to {duration(each)}" for name, each in most.items())
+        found.append(
+            f"{long} of {len(runs)} runs took longer than their {amount:g} s ({told}): they end at evaluations, which "
+            "were too far apart; lower --evaluate-every."
+        )
+    return found
 
 
 def too_short(figures: ComparisonFigures) -> list[str]:

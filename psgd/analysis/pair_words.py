@@ -7,6 +7,8 @@ from psgd.analysis.figure import REACHING, SAMPLES_PER_S, SAMPLES_TO_TARGET, SEC
 from psgd.analysis.pairs import Contest, Pair
 from psgd.analysis.statistics import Estimate
 
+USELESS = 100.0
+"""An interval of ratios whose ends are so many times apart says nothing."""
 NEARLY_ONE = 0.095
 """Ratios so close to 1 are said with another digit."""
 
@@ -196,6 +198,8 @@ def _evidence(pair: Pair, advantage: Estimate) -> str:
         return _amount(pair, advantage)
     if advantage.ci is None:
         return f"{_amount(pair, advantage)} with each of {pair.seeds} seeds, which are too few"
+    if pair.contest.by_ratio and advantage.ci[1] > USELESS * advantage.ci[0]:
+        return f"{_amount(pair, advantage)}, of which {pair.seeds} seeds give no interval worth the name"
     corrected = "" if pair.may_be_equal or pair.p is None else f", but p = {pair.p:.2g} after Holm's correction"
     return f"{_amount(pair, advantage)}, 95 % CI {_between(pair, advantage.ci)}{corrected}"
 

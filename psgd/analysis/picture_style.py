@@ -13,6 +13,8 @@ if TYPE_CHECKING:  # psgd runs without it
     from numpy.typing import NDArray
 
 DPI = 144
+COLOURS = ("#0072b2", "#d55e00", "#009e73", "#b3538c", "#b98200", "#45a5dd", "#5b4fa2", "#6b6f75")
+"""Those of the page, where it is light."""
 STYLES = ("-", "--", ":", "-.")
 LEAST_ERROR = 1e-4
 """Where the axis of the accuracy ends, as its scale has no place for none."""
@@ -26,8 +28,8 @@ def look(figures: ComparisonFigures, arm: ArmRuns) -> tuple[str, str]:
     optimizers = list(dict.fromkeys(each.optimizer for each in figures.arms))
     modes = list(dict.fromkeys(each.mode for each in figures.arms))
     if len(optimizers) == 1:
-        return f"C{modes.index(arm.mode) % 10}", STYLES[0]
-    return f"C{optimizers.index(arm.optimizer) % 10}", STYLES[modes.index(arm.mode) % len(STYLES)]
+        return COLOURS[modes.index(arm.mode) % len(COLOURS)], STYLES[0]
+    return COLOURS[optimizers.index(arm.optimizer) % len(COLOURS)], STYLES[modes.index(arm.mode) % len(STYLES)]
 
 
 def scale_metric(axes: "Axes", metric: Metric, values: Sequence[float]) -> None:

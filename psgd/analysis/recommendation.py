@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from psgd.analysis.comparison import ArmRuns, ComparisonFigures, Metric, Rate, Target
-from psgd.analysis.figure import SAMPLES_PER_S, SECONDS_TO_TARGET, of_metric
-from psgd.analysis.observations import observe, too_short
+from psgd.analysis.figure import REACHING, SAMPLES_PER_S, SAMPLES_TO_TARGET, SECONDS_TO_TARGET, of_metric
+from psgd.analysis.observations import observe, off_budget, too_short, untimed
 from psgd.analysis.pair_words import out_of, risk, sentence, sentences, suspicion, topic
 from psgd.analysis.pairs import Pair
 from psgd.analysis.statistics import SIGNIFICANT, compare_counts
@@ -82,7 +82,8 @@ def recommend(figures: ComparisonFigures, pairs: Sequence[Pair], differing: Sequ
     A target: who reaches it first; else: whose final test metric is the best, then who reaches the target first. Where
     no difference can be told: the one with the most samples/s, and of equals the simplest. In the final test metric an
     arm is out already when it looks worse than chance makes it, all comparisons left aside: nobody should have to
-    prove a loss to be spared it. From one run each nothing follows.
+    prove a loss to be spared it. Where seconds are not those of a cluster, samples to the target count in their place.
+    From one run each nothing follows.
 
     Args:
         pairs: of all arms, as `psgd.analysis.pairs.compare_arms` makes them.
@@ -136,7 +137,7 @@ def _choose(
     """One figure after another leaves those that are not told to be worse; adds why."""
     told, stages, end = False, list[Stage](), of_metric(figures.metric, "test").name
     for figure in _order(figures):
-        if figure == SECONDS_TO_TARGET and figures.target is not None:
+        if figure in REACHING and figures.target is not None:
             sure = _reliable(candidates, figures.target, reasons)
             candidates, told = sure, told or len(sure) < len(candidates)
         names = [each.name for each in candidates]
@@ -191,8 +192,9 @@ def _listed(names: Sequence[str]) -> str:
 
 def _order(figures: ComparisonFigures) -> tuple[str, ...]:
     end = of_metric(figures.metric, "test").name
-    first = (SECONDS_TO_TARGET, end) if figures.by_target is not None else (end, SECONDS_TO_TARGET)
-    return (*first, SAMPLES_PER_S.name)
+    reaching = SECONDS_TO_TARGET if figures.timed else SAMPLES_TO_TARGET
+    first = (reaching, end) if figures.by_target is not None else (end, reaching)
+    return (*first, SAMPLES_PER_S.name) if figures.timed else first
 
 
 def _reliable(candidates: list[Candidate], target: Target, reasons: list[str]) -> list[Candidate]:
@@ -219,9 +221,10 @@ def _cautions(
     if not found and figures.by_target is None:  # what ends at the target ends alike
         found += _risk(figures.metric, chosen, end)
     found += _spoilt(figures.metric, chosen, ran)
-    if len(chosen.rate.complete) < len(chosen.rate.runs):
+    if len(chosen.rate.complete) < len(chosen.rate.runs) and not figures.gathered:
         found.append(f"{chosen.name} has {_count(chosen)} runs: the others have failed, or were not made")
-    return [*found, *observe(chosen.name, chosen.arm, chosen.rate, figures.metric), *too_short(figures)]
+    found += observe(chosen.name, chosen.arm, chosen.rate, figures.metric)
+    return [*found, *untimed(figures), *off_budget(figures), *too_short(figures)]
 
 
 def _risk(metric: Metric, chosen: Candidate, pairs: Sequence[Pair]) -> list[str]:

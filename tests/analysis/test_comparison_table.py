@@ -30,7 +30,7 @@ def test_figures_are_medians_and_where_it_matters_they_have_their_spread() -> No
         "dropped samples": ("0",),
         "bytes moved": ("1.50 MB",),
         "seconds": ("8",),
-        "samples": ("32",),
+        "samples used": ("32",),
         "steps": ("4",),
     }
 
@@ -42,7 +42,7 @@ def test_times_to_a_target_are_of_those_that_reached_it() -> None:
     failed = arm_in("sync+1", None, None)
     found = cells(always, once, never, failed, target=TARGET)
     assert found["time to 75.00 %"] == ("22.0 s (20.0–24.0)", "1 of 2: 12.0 s", "not reached", "–")
-    assert found["samples to it"] == ("32", "1 of 2: 32", "not reached", "–")
+    assert found["samples drawn to it"] == ("32", "1 of 2: 32", "not reached", "–")
 
 
 def test_a_run_that_did_not_reach_the_target_counts_as_the_slowest_of_the_median() -> None:

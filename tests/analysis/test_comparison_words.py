@@ -30,11 +30,11 @@ def test_every_learning_rate_is_shown_only_where_several_were_tried() -> None:
 def test_a_terminal_shows_the_table_what_it_tells_what_to_take_and_why_it_is_fair() -> None:
     text = in_text(find(comparison_of(SYNC, ASYNC, target=Target("test_accuracy", 0.85))))
     assert text.replace("\n  ", " ").split("\n\n") == [
-        "mode      time to 85.00 %  samples to it  test accuracy  train accuracy         samples/s  seconds\n"
-        "--------------------------------------------------------------------------------------------------\n"
-        "sync   19.0 s (18.0–20.0)             32        90.00 %         90.00 %  1.68 (1.60–1.78)       19\n"
-        "async  10.5 s (10.0–11.2)             32        90.00 %         90.00 %  3.05 (2.86–3.20)     10.5",
-        "The same for all: optimizer sgd, lr 0.1, dropped samples 0, samples 32, steps 4.",
+        "mode      time to 85.00 %  samples drawn to it  test accuracy  train accuracy         samples/s  seconds\n"
+        "--------------------------------------------------------------------------------------------------------\n"
+        "sync   19.0 s (18.0–20.0)                   32        90.00 %         90.00 %  1.68 (1.60–1.78)       19\n"
+        "async  10.5 s (10.0–11.2)                   32        90.00 %         90.00 %  3.05 (2.86–3.20)     10.5",
+        "The same for all: optimizer sgd, lr 0.1, dropped samples 0, samples used 32, steps 4.",
         "async reaches 85.00 % first: 1.8× sooner than sync (95 % CI 1.77–1.83×).\n"
         "sync and async are equal in samples to 85.00 %.\n"
         "sync and async are equal in test accuracy.\n"
@@ -60,8 +60,8 @@ def test_the_page_has_the_tables_what_follows_the_notes_and_the_pictures() -> No
     assert page[:5] == [
         "# 2 slots of 4, 4 steps",
         "",
-        "| optimizer | mode | lr | test accuracy | train accuracy | samples/s | dropped samples | seconds | samples "
-        "| steps |",
+        "| optimizer | mode | lr | test accuracy | train accuracy | samples/s | dropped samples | seconds "
+        "| samples used | steps |",
         "| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
         "| adam | sync | 0.001 | 98.89 % (98.71–99.02) | 90.00 % | 1.60 | 0 | 20 | 32 | 4 |",
     ]

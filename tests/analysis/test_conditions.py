@@ -2,7 +2,7 @@ from typing import Any
 
 import pytest
 
-from psgd.analysis.comparison import ArmRuns
+from psgd.analysis.comparison import ArmRuns, Budget
 from psgd.analysis.conditions import check_conditions, rate_of
 from tests.analysis.runs import arm_in, arm_of, comparison_of, run_of
 
@@ -61,6 +61,12 @@ def test_what_differs_names_the_arms_and_what_each_has(changes: dict[str, Any], 
     found = check_conditions(comparison_of(arm("sync", 0), arm("async", 0, **changes)))
     assert found.differing == (words,)
     assert "All other settings are the same." not in found.equal or "differ" in words
+
+
+def test_lengths_differ_where_something_else_ends_the_runs() -> None:
+    arms = arm("sync", 0), arm("async", 0, steps=8)
+    assert check_conditions(comparison_of(*arms, budget=Budget("seconds", 10.0))).differing == ()
+    assert check_conditions(comparison_of(*arms, budget=Budget("various"))).differing != ()
 
 
 def test_a_seed_that_an_arm_has_not_is_a_difference() -> None:

@@ -5,6 +5,8 @@ from typing import Any
 import pytest
 
 from psgd.analysis.comparison import Budget, Target
+from psgd.analysis.comparison_json import as_json
+from psgd.analysis.findings import find
 from psgd.analysis.gathering import find_runs, gather, mode_of
 from psgd.errors import ConfigurationError
 from tests.analysis.runs import evaluation, write_run
@@ -100,7 +102,8 @@ def test_runs_that_did_not_end_are_left_out_and_named(tmp_path: Path) -> None:
     figures = gather([made(tmp_path / "whole"), broken])
     assert figures.remarks == (f"Left out, as they have not come to their end: {broken}.",)
     with pytest.raises(
-        ConfigurationError, match=r"RUN must hold runs that have come to their end, got none but .*broken"
+        ConfigurationError,
+        match=r"RUN must hold runs that have come to their end, got only such as were broken off: .*broken",
     ):
         gather([broken])
 
@@ -173,3 +176,12 @@ def test_the_same_run_twice_is_refused(tmp_path: Path) -> None:
 def test_an_optimizers_arguments_are_plain_json(tmp_path: Path) -> None:
     (arm,) = gather([by_hand(tmp_path / "a", optimizer_args={"lr": 0.1, "betas": [0.9, 0.99]})]).arms
     assert json.loads(json.dumps(arm.about))["optimizer_args"] == {"betas": [0.9, 0.99]}
+
+
+def test_a_seed_that_another_arm_has_is_missed_by_nobody(tmp_path: Path) -> None:
+    figures = gather([made(tmp_path / "a", seed=0), made(tmp_path / "b", mode="async", seed=7)])
+    found = find(figures)
+    assert not any("failed" in note for note in found.notes)
+    report = as_json(found, tmp_path)
+    assert [(mode["runs"], mode["failed"]) for mode in report["modes"]] == [(1, 0), (1, 0)]
+    assert report["statements"][0] == "sync and async have no seed in common."

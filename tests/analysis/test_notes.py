@@ -90,8 +90,8 @@ def test_virtual_seconds_are_called_so() -> None:
 def test_runs_that_had_fewer_or_more_seconds_than_their_budget_are_counted() -> None:
     arms = arm_in("sync", run_of(0.5, seconds=72.0)), arm_in("async", run_of(0.5, seconds=13.0))
     assert [note for note in noted(*arms, budget=Budget("seconds", 12.0)) if "of 2 runs" in note] == [
-        "1 of 2 runs took longer than their 12 s, up to 72.0 s: they end at evaluations, which were too far apart; "
-        "lower --evaluate-every."
+        "1 of 2 runs took longer than their 12 s (sync up to 72.0 s, async up to 13.0 s): they end at evaluations, "
+        "which were too far apart; lower --evaluate-every."
     ]
     assert [note for note in noted(*arms, budget=Budget("seconds", 70.0)) if "of 2 runs" in note] == [
         "1 of 2 runs came to the end of their epochs or steps before their 70 s were over: raise --epochs or --steps."

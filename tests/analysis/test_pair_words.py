@@ -147,3 +147,8 @@ def test_who_never_got_there_is_counted_behind_the_leader() -> None:
     assert stated(never, arm("async", 10.0, 10.5, 11.2, end=0.8))[0] == (
         "sync reached 85.00 % in none of 3 runs; async reached 85.00 % in none of 3 runs."
     )
+
+
+def test_an_interval_that_says_nothing_is_not_said() -> None:
+    wild = arm("async", 1.0, 40.0)
+    assert "of which 2 seeds give no interval worth the name" in said(arm("sync", 20.0, 20.0), wild)[0]

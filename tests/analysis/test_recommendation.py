@@ -233,3 +233,29 @@ def test_a_target_that_nobody_reached_has_no_time_that_could_tell() -> None:
     assert not any("time to" in reason for reason in found.reasons)
     half = advice(arm("sync", SLOW, (0.85, 0.5, 0.85)), arm("async", FAST, (0.5, 0.85, 0.85)), **UNTIL)
     assert half.reasons[0] == "No arm has reached 85.00 % in all of its runs."
+
+
+def test_the_time_of_one_thread_that_does_all_in_turns_decides_nothing() -> None:
+    """On plane memory; reached with fewer samples, the target still does."""
+    turns: dict[str, Any] = {"settings": {"plane": "memory"}}
+    found = advice(arm("sync", SLOW, **turns), arm("async", FAST, **turns), **UNTIL)
+    assert found.mode == "sync"
+    assert found.reasons[:2] == ("All are equal in samples to 85.00 %.", "All are equal in test accuracy.")
+    assert found.reasons[-1].startswith("Beware: All slots took turns in one thread (plane memory): seconds, samples/s")
+    frugal = arm_in(
+        "async",
+        *(run_of(0.9, seed=s, test={"accuracy": curve_of((15 + s, 0.5), (16 + s, 0.9))}, **turns) for s in (0, 1, 2)),
+    )
+    found = advice(arm("sync", SLOW, **turns), frugal, **UNTIL)
+    assert found.mode == "async"
+    assert found.reasons[0].startswith("sync needs 1.9× as many samples as async to reach 85.00 %")
+    virtual: dict[str, Any] = {"settings": {"plane": "memory", "world": {"compute": "1"}}}
+    assert advice(arm("sync", SLOW, **virtual), arm("async", FAST, **virtual), **UNTIL).mode == "async"
+
+
+def test_runs_that_overran_their_seconds_are_a_warning() -> None:
+    found = advice(arm("sync", SLOW), arm("async", FAST), budget=Budget("seconds", 10.0))
+    assert found.reasons[-1] == (
+        "Beware: 4 of 6 runs took longer than their 10 s (sync up to 20.0 s, async up to 11.2 s): they end at "
+        "evaluations, which were too far apart; lower --evaluate-every."
+    )

@@ -90,7 +90,7 @@ def _budget(report: Report) -> str:
         case "samples" if amount is not None:
             return f"{amount:,.0f} samples each"
         case "samples":
-            return "equally many samples each"
+            return "equally many samples drawn"
         case "seconds" if amount is not None:
             return f"{amount:g} s each"
         case "seconds":
@@ -124,11 +124,11 @@ def _shares(report: Report) -> list[Json]:
     found = []
     for index, mode in enumerate(report["modes"]):
         figures = mode.get("figures") or {}
-        parts = [(kind, (figures.get(key) or {}).get("median")) for key, kind in SHARES]
+        parts = [(kind, (figures.get(key) or {}).get("mean")) for key, kind in SHARES]
         if all(value is None for _, value in parts):
             continue
         told = [(kind, max(0.0, value or 0.0)) for kind, value in parts]
-        whole = max(1.0, sum(value for _, value in told))  # medians of shares may add up to a little more than all
+        whole = max(1.0, sum(value for _, value in told))
         found.append(
             {
                 "mode": index,

@@ -147,7 +147,7 @@ def _catalogue(report: Report) -> list[tuple[str, list[Figure]]]:
             "To the target",
             [
                 Figure("seconds_to_target", f"Time to {goal}", duration, to_target=True),
-                Figure("samples_to_target", f"Samples to {goal}", count, to_target=True),
+                Figure("samples_to_target", f"Samples to {goal}", count, "drawn by all slots", to_target=True),
             ],
         ),
         ("At the end", [Figure(key, label(key), metric_words(key), from_zero=False) for key in quality]),
@@ -172,7 +172,7 @@ def _catalogue(report: Report) -> list[tuple[str, list[Figure]]]:
         (
             "Cost",
             [
-                Figure("dropped_samples", "Samples dropped", count, "computed, but not used"),
+                Figure("dropped_samples", "Samples dropped", count, "drawn, but not used"),
                 Figure("bytes", "Data moved", size, "weights and gradients"),
             ],
         ),
