@@ -59,7 +59,8 @@ class Iteration:
         status: the lead's verdict over the push, see `psgd.core.messages.Status`.
         lag: at the lead.
         lr: learning rates of the update, one a parameter group; with local steps the outer optimizer's.
-        clip_scale: what the gradient that was applied was multiplied by for its global norm.
+        clip_scale: what the gradient that was applied was multiplied by for its global norm; 1 with local steps, where
+            slots clip the gradients of the inner ones.
         compute_s: forward and backward, with what was injected.
         wait_s: for others, since the slot's previous iteration: for the grant, at the barrier, for the slots that share
             the worker.
