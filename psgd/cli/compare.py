@@ -28,6 +28,8 @@ from psgd.trainer import Trainer
 
 EVALUATIONS = 40
 """Of a run where nothing is said, about: the time to a target is known as finely as evaluations are apart."""
+FINE = 4
+"""Evaluations an epoch, at least, where runs end by the clock."""
 
 
 def run(config: CompareConfig) -> None:
@@ -95,8 +97,8 @@ def _evaluated(options: TrainConfig) -> Trainer:
         return trainer
     steps, per_epoch = counted
     every = max(1, round(steps / EVALUATIONS))
-    if options.max_seconds is not None:  # the steps are a ceiling, perhaps far off
-        every = min(every, per_epoch)
+    if options.max_seconds is not None:  # the steps are a ceiling, perhaps far off; runs end at evaluations
+        every = min(every, max(1, per_epoch // FINE))
     return build_trainer(dataclasses.replace(options, evaluate_every=every))
 
 

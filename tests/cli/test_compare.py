@@ -126,7 +126,7 @@ def settings_of(**options: Any) -> dict[str, Any]:
         ({"steps": None, "epochs": 40}, 22),  # 1437 samples make 22 steps of 2 slots of 32
         ({"steps": None, "epochs": 80}, 44),
         ({"steps": 100, "evaluate_every": 7}, 7),
-        ({"steps": None, "epochs": 80, "budget": "seconds", "seconds": 1.0}, 22),  # once an epoch, or more often
+        ({"steps": None, "epochs": 80, "budget": "seconds", "seconds": 1.0}, 5),  # four times an epoch, or more often
         ({"steps": 100, "budget": "seconds", "seconds": 1.0}, 2),
     ],
 )
