@@ -92,7 +92,7 @@ class Fleet:
         return self._addresses
 
     def open_workers(self) -> None:
-        """Connect workers and evaluator to the shards."""
+        """Connect workers and evaluator to the shards, side by side, and let the evaluator get ready to measure."""
         everyone = [*self.workers.values(), *([] if self.evaluator is None else [self.evaluator])]
         fetch([actor.open.remote(self._addresses) for actor in everyone])
 

@@ -173,7 +173,7 @@ class EvaluatorHost:
         self._key = key
 
     def open(self, addresses: Sequence[ShardAddress]) -> None:
-        """Build the model, and connect to the shards; ``addresses`` are indexed by shard."""
+        """Connect to the shards, and get ready to measure; ``addresses`` are indexed by shard."""
         torch.set_num_threads(self._job.training.threads)
         self._evaluator = Evaluator(self._job, connect(addresses, self._job, self._key))
 

@@ -29,6 +29,8 @@ DEFAULTS = {
     "regression": (NamedMetric("rmse"), NamedMetric("r2")),
 }
 TOP = re.compile(r"top-?(\d+)")
+PREPARED = 2
+"""Samples: what is done for the first time takes as long with few of them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,8 +207,7 @@ def evaluate(
     """
     if batch_size < 1:
         raise ConfigurationError(f"batch_size of an evaluation must be >= 1, got {batch_size}")
-    if len(dataset) == 0:
-        raise ConfigurationError("the data set of an evaluation must have samples, got none")
+    _check_samples(dataset)
     training = {module: module.training for module in model.modules()}
     model.eval()
     try:
@@ -214,6 +215,38 @@ def evaluate(
     finally:
         for module, flag in training.items():
             module.training = flag
+
+
+@torch.inference_mode()
+def prepare_evaluation(
+    model: nn.Module,
+    dataset: MapDataset,
+    loss: Loss,
+    device: torch.device,
+    metrics: Sequence[MetricFactory] | None = None,
+) -> None:
+    """Do beforehand what takes long in a first evaluation: above all import torchmetrics, and make the metrics.
+
+    A few samples are computed and measured, and what comes of it is forgotten; torch's random state stays as it is.
+
+    Args:
+        model: the model, on ``device`` and in eval mode.
+        dataset: as `evaluate` will get it, as are the others.
+
+    Raises:
+        ConfigurationError: as of `evaluate`.
+    """
+    _check_samples(dataset)
+    with torch.random.fork_rng(devices=[]):
+        outputs, targets = _compute(model, dataset, torch.arange(min(PREPARED, len(dataset))), device)
+        loss(outputs, targets)
+        for meter in _make_meters(outputs, targets, loss, metrics):
+            meter.update(outputs, targets)
+
+
+def _check_samples(dataset: MapDataset) -> None:
+    if len(dataset) == 0:
+        raise ConfigurationError("the data set of an evaluation must have samples, got none")
 
 
 @torch.inference_mode()
@@ -226,20 +259,29 @@ def _evaluate(
     metrics: Sequence[MetricFactory] | None,
 ) -> Measured:
     loss_sum = 0.0
-    meters: list[Meter] | None = None
+    meters: Sequence[Meter] | None = None
     for indices in torch.split(torch.arange(len(dataset)), batch_size):
-        inputs, targets = (to_device(part, device) for part in collate(dataset, indices))
-        outputs = model(inputs)
+        outputs, targets = _compute(model, dataset, indices, device)
         loss_sum += float(loss(outputs, targets)) * len(indices)
         if meters is None:
-            chosen = _default(outputs, targets, loss) if metrics is None else metrics
-            meters = [metric(outputs, targets, loss) for metric in chosen]
+            meters = _make_meters(outputs, targets, loss, metrics)
         for meter in meters:
             meter.update(outputs, targets)
     results = {name: value for meter in meters or () for name, value in meter.result().items()}
     scalars = {name: float(value) for name, value in results.items() if not isinstance(value, tuple)}
     arrays = {name: value for name, value in results.items() if isinstance(value, tuple)}
     return Measured({"loss": loss_sum / len(dataset), **scalars}, arrays)
+
+
+def _compute(model: nn.Module, dataset: MapDataset, indices: Tensor, device: torch.device) -> tuple[Any, Any]:
+    """Outputs and targets of the samples at ``indices``, int64 (B,)."""
+    inputs, targets = (to_device(part, device) for part in collate(dataset, indices))
+    return model(inputs), targets
+
+
+def _make_meters(outputs: Any, targets: Any, loss: Loss, metrics: Sequence[MetricFactory] | None) -> Sequence[Meter]:
+    chosen = _default(outputs, targets, loss) if metrics is None else metrics
+    return [metric(outputs, targets, loss) for metric in chosen]
 
 
 def _default(outputs: object, targets: object, loss: Loss) -> Sequence[MetricFactory]:

@@ -12,7 +12,7 @@ from torchmetrics.classification import MulticlassCohenKappa, MulticlassConfusio
 
 from psgd.errors import ConfigurationError
 from psgd.training.losses import resolve_loss
-from psgd.training.metrics import Measured, check_metrics, evaluate, resolve_metrics
+from psgd.training.metrics import Measured, check_metrics, evaluate, prepare_evaluation, resolve_metrics
 
 CPU = torch.device("cpu")
 
@@ -270,3 +270,19 @@ def test_nothing_to_evaluate_is_refused(samples: int, batch_size: int, message: 
     with pytest.raises(ConfigurationError) as caught:
         evaluate(Recorder(), TensorDataset(SCORES[:samples], LABELS[:samples]), resolve_loss(), batch_size, CPU)
     assert str(caught.value) == message
+
+
+def test_an_evaluation_is_prepared_with_few_samples_and_nothing_is_computed_from_them() -> None:
+    class OfMany(torchmetrics.SumMetric):
+        def update(self, outputs: Tensor, targets: Tensor) -> None:  # type: ignore[override]
+            super().update(targets)
+
+        def compute(self) -> Tensor:
+            raise AssertionError("two samples are too few for some metrics")
+
+    model = Recorder().eval()
+    prepare_evaluation(model, TensorDataset(SCORES, LABELS), resolve_loss(), CPU, resolve_metrics([OfMany]))
+    prepare_evaluation(model, TensorDataset(SCORES[:1], LABELS[:1]), resolve_loss(), CPU)
+    assert model.seen == [(2, False, True), (1, False, True)]
+    with pytest.raises(ConfigurationError, match="must have samples, got none"):
+        prepare_evaluation(model, TensorDataset(SCORES[:0], LABELS[:0]), resolve_loss(), CPU)

@@ -3,10 +3,12 @@ from dataclasses import replace
 import pytest
 import torch
 
+from psgd.config import Loss, Meter
 from psgd.core.ids import Boundary
 from psgd.core.modes import Async, Mode, Sync
 from psgd.errors import InternalError, LostError
 from psgd.training.metrics import evaluate, resolve_metrics
+from psgd.training.named_metrics import NamedMetric
 from psgd.transport.state import read_state
 from psgd.worker.evaluator import Evaluated, Evaluator
 from tests.jobs import SLOTS, STEPS, NormAndDropout, Parties, first_model, images, make_job, plan_of
@@ -94,6 +96,23 @@ def test_metrics_that_are_more_than_a_number_come_as_arrays() -> None:
     assert done.metrics.keys() == {"test_loss", "test_top3"}
     assert done.arrays.keys() == {"test_confusion_matrix"}
     assert sum(map(sum, done.arrays["test_confusion_matrix"])) == len(images())
+
+
+def test_what_is_done_once_is_done_before_the_first_evaluation_and_draws_nothing() -> None:
+    made: list[tuple[int, ...]] = []
+
+    def make_metric(outputs: torch.Tensor, targets: torch.Tensor, loss: Loss) -> Meter:
+        made.append(tuple(outputs.shape))
+        torch.rand(1)  # a user's code may
+        return NamedMetric("accuracy")(outputs, targets, loss)
+
+    job = make_job(NormAndDropout, steps=1, evaluation_data=images)
+    job = replace(job, training=replace(job.training, metrics=(make_metric,)))
+    parties, random_state = Parties(job), torch.get_rng_state()
+    evaluator = Evaluator(job, parties.connections)
+    assert made == [(2, 10)]
+    assert torch.equal(torch.get_rng_state(), random_state)
+    assert evaluator.evaluate(Boundary(0)).metrics == expected_after(parties, 0)
 
 
 def test_a_job_without_evaluation_data_has_no_evaluator() -> None:
