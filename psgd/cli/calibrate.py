@@ -1,10 +1,8 @@
 """``psgd calibrate``: a run in, the world that it was made in out, as options for ``psgd simulate``."""
 
-import dataclasses
 import json
 import logging
 import math
-import shlex
 import sys
 from pathlib import Path
 from typing import Any
@@ -13,21 +11,18 @@ import yaml
 
 from psgd.analysis.tables import Row, as_text
 from psgd.cli.calibrate_config import CalibrateConfig
+from psgd.cli.calibrate_hint import hint, run_options
 from psgd.cli.options import plain
-from psgd.cli.train_config import TrainConfig
-from psgd.cli.world_config import WorldConfig
+from psgd.cli.simulate_config import SimulateConfig
 from psgd.errors import ConfigurationError
 from psgd.experiments.calibration import Calibration, Quantity, calibrate
+from psgd.experiments.calibration_doubts import doubts
 from psgd.experiments.calibration_picture import draw_calibration
 from psgd.experiments.timings import Course, read_timings
 from psgd.runlog import finite
 from psgd.simulation.world import World
 
 WORLD_NAME, PICTURE_NAME = "world.yaml", "calibration.png"
-OF_THE_CALL = ("out", "json", "dry_run", "plot", "plane")
-"""Options of a training that say how it was called, or how tensors travelled: a simulation has its own."""
-NODES = 64
-"""Of the simulation that is suggested, if the run had not nearly as many."""
 FIGURES = {
     "pushes_per_s": "pushes/s",
     "samples_per_s": "samples/s",
@@ -52,9 +47,9 @@ def run(config: CalibrateConfig) -> None:
     target = (path if path.is_dir() else path.parent) / WORLD_NAME if config.out is None else Path(config.out)
     _check_target(target)
     calibration = calibrate(timings, path)
-    training = {} if config.world_only else training_options(timings.settings)
+    options = {} if config.world_only else run_options(timings)
     try:
-        target.write_text(as_options(calibration, training), encoding="utf-8")
+        target.write_text(as_options(calibration, options), encoding="utf-8")
     except OSError as error:
         raise ConfigurationError(
             f"out can not be written, {target}: {error.strerror}; name another with --out"
@@ -64,9 +59,11 @@ def run(config: CalibrateConfig) -> None:
         print(json.dumps(finite(as_json(calibration, target, picture)), allow_nan=False), flush=True)
     else:
         print(in_text(calibration), flush=True)
-    if not training and not config.world_only:
+    if not options and not config.world_only:
         tell("the log has no options of a training (its run was not made by a command): the file has the world alone")
-    tell(f"the world is in {target}: {hint(target, timings.job.rules.slots, training)}")
+    trusted = not _doubts(calibration)
+    command = hint(target, calibration.world, timings.job.rules.slots, options, config.world_only, trusted)
+    tell(f"the world is in {target}: {command}")
 
 
 def _check_target(target: Path) -> None:
@@ -77,35 +74,20 @@ def _check_target(target: Path) -> None:
         raise ConfigurationError(f"out must be in a folder that is there, got {target}: make {target.parent}")
 
 
-def hint(target: Path, slots: int, training: dict[str, Any]) -> str:
-    """What to do with the file: the same on more nodes, with a slot on each.
+def as_options(calibration: Calibration, options: dict[str, Any]) -> str:
+    """The file for ``--config``: options that are as nobody would have to say them are left out.
 
     Args:
-        slots: of the run; options may name each of them.
-        training: the options of the run that are in the file.
+        options: of the run.
     """
-    nodes = max(NODES, 2 * slots)
-    named = "" if training.get("slots") is None else f" --slots {nodes}"
-    words = f"psgd simulate --config {shlex.quote(str(target))} --workers {nodes}{named}"
-    return f"{words} says what {nodes} nodes would do"
-
-
-def training_options(settings: dict[str, Any]) -> dict[str, Any]:
-    """The options that the run was made with, as its log tells them; none if it was made by a program."""
-    said = settings.get("options") or {}
-    known = [each.name for each in dataclasses.fields(TrainConfig) if each.name not in OF_THE_CALL]
-    return {name: said[name] for name in known if name in said}
-
-
-def as_options(calibration: Calibration, training: dict[str, Any]) -> str:
-    """The file for ``--config``: options that are as nobody would have to say them are left out."""
-    usual = plain(WorldConfig())
+    usual = plain(SimulateConfig())
     told = {
         name: value
-        for name, value in {**training, **world_options_of(calibration.world)}.items()
+        for name, value in {**options, **world_options_of(calibration.world)}.items()
         if name == "compute" or value != usual[name]
     }
-    return yaml.safe_dump(told, sort_keys=False)
+    beware = _beware(calibration)
+    return ("" if beware is None else f"# {beware}\n") + yaml.safe_dump(told, sort_keys=False)
 
 
 def world_options_of(world: World) -> dict[str, Any]:
@@ -147,11 +129,26 @@ def in_text(calibration: Calibration) -> str:
         )
     if len(calibration.run.evaluation_s) > 1:
         notes.append("What slots waited for evaluations is in what was measured, and is not simulated.")
+    beware = _beware(calibration)
+    if beware is not None:
+        notes.insert(0, beware)
     tables = [
         as_text(_quantity_rows(calibration), words={0, 1}),
         as_text(_check_rows(calibration), words={0}),
     ]
     return "\n\n".join([*tables, "\n".join(notes)])
+
+
+def _beware(calibration: Calibration) -> str | None:
+    """What the world is not to be trusted for, on one line."""
+    found = _doubts(calibration)
+    if not found:
+        return None
+    return f"Beware: simulated, the same run has {', '.join(found)}: the world is not to be trusted for that."
+
+
+def _doubts(calibration: Calibration) -> list[str]:
+    return doubts(calibration.measured, calibration.simulated)
 
 
 def _quantity_rows(calibration: Calibration) -> list[Row]:
@@ -220,6 +217,7 @@ def as_json(calibration: Calibration, target: Path, picture: Path | None) -> dic
             name: {"measured": measured, "simulated": simulated, "ratio": ratio}
             for name, (measured, simulated, ratio) in _check(calibration).items()
         },
+        "beware": _doubts(calibration),
         "world": calibration.world.describe(),
         "config": str(target),
         "picture": None if picture is None else str(picture),

@@ -1,4 +1,6 @@
+import dataclasses
 import json
+import re
 import shlex
 import statistics
 import sys
@@ -9,7 +11,8 @@ import pytest
 import yaml
 
 from psgd.cli import main
-from psgd.cli.calibrate import hint
+from psgd.cli.building import parse_straggler
+from psgd.cli.calibrate_hint import hint
 from psgd.cli.options import parse
 from psgd.cli.simulate_config import SimulateConfig
 from psgd.cli.world import build_world, read_trace
@@ -45,6 +48,13 @@ def calibrated(capsys: pytest.CaptureFixture[str], *words: str) -> dict[str, Any
 def test_the_world_and_its_picture_are_written_beside_the_log(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     report = calibrated(capsys, str(run))
     assert yaml.safe_load((run / "world.yaml").read_text()) == {
+        "gradients": "none",
+        "mode": "async",
+        "staleness": 2,
+        "workers": 3,
+        "batch_size": 4,
+        "steps": 40,
+        "straggler": ["0:exp:50ms"],
         "compute": "0.1",
         "compute_of": {"1": "0.3"},
         "service": report["world"]["service"],
@@ -81,8 +91,11 @@ def test_tables_are_printed_for_people(run: Path, capsys: pytest.CaptureFixture[
     assert "the same run  measured  simulated  simulated / measured" in captured.out
     assert "3 iterations were left out, the first of each slot: the warm-up." in captured.out
     assert "Of compute times" not in captured.out
-    assert "the log has no options of a training" in captured.err
-    assert f"psgd simulate --config {run}/world.yaml --workers 64" in captured.err
+    assert captured.err.splitlines()[-1] == (
+        f"psgd calibrate: the world is in {run}/world.yaml: psgd simulate --config {run}/world.yaml --workers 64 "
+        "says what 64 nodes would do"
+    )
+    assert "no options" not in captured.err
 
 
 def test_a_training_keeps_its_options(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -159,27 +172,120 @@ def test_a_picture_that_can_not_be_written_is_left_out(run: Path, capsys: pytest
 
 
 @pytest.mark.parametrize(
-    ("slots", "training", "words"),
+    ("slots", "options", "words"),
     [
-        (4, {}, "--workers 64 says what 64 nodes would do"),
-        (4, {"workers": 4, "slots": None}, "--workers 64 says what 64 nodes would do"),
-        (4, {"workers": 2, "slots": 4}, "--workers 64 --slots 64 says what 64 nodes would do"),
-        (100, {}, "--workers 200 says what 200 nodes would do"),
+        (4, {"gradients": "none"}, "--workers 64"),
+        (100, {"gradients": "none"}, "--workers 200"),
+        (4, {"batch_size": 8, "slots": None}, "--workers 64"),
+        (4, {"batch_size": 8, "slots": 4}, "--workers 64 --slots 64"),
+        (4, {"batch_size": 32}, "--workers 44"),  # of the 1437 digits
+        (4, {"batch_size": 32, "limit": 200}, "--workers 6"),
+        (2, {"data": "mnist", "data_dir": "/nowhere"}, "--workers 64"),
+        (100, {}, "--workers 44"),  # a program's, whose data are not the command's
     ],
 )
-def test_the_hint_has_a_slot_for_each_node_and_for_each_that_the_file_names(
-    slots: int, training: dict[str, Any], words: str
+def test_the_hint_has_a_slot_for_each_node_and_as_many_as_the_data_allow(
+    slots: int, options: dict[str, Any], words: str
 ) -> None:
-    assert hint(Path("my runs/world.yaml"), slots, training) == (f"psgd simulate --config 'my runs/world.yaml' {words}")
+    command, _, rest = hint(Path("my runs/world.yaml"), World(), slots, options, False, True).partition(" says")
+    assert command == f"psgd simulate --config 'my runs/world.yaml' {words}"
+    assert rest == f" what {words.split()[1]} nodes would do"
 
 
-def test_the_hint_is_a_command_that_is_not_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    words = "--data digits --workers 2 --slots 4 --batch-size 8 --steps 4 --compute exp:10ms"
+def test_the_hint_has_a_slot_for_each_that_the_world_names() -> None:
+    world = World(slots=((50, constant(0.1)),))
+    assert " --workers 51 --batch-size 28 says" in hint(Path("f"), world, 60, {}, False, True)
+    words = " --modes sync,async:4,async --workers 51 --batch-size 28 compares"
+    assert words in hint(Path("f"), world, 60, {}, True, True)
+
+
+def test_a_hint_for_a_world_that_is_off_says_so() -> None:
+    assert hint(Path("f"), World(), 4, {}, False, False).endswith(
+        "simulates 44 nodes in it, which is not to be trusted"
+    )
+    assert hint(Path("f"), World(), 4, {}, True, False).endswith("compares modes in it, which is not to be trusted")
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "--data digits --workers 2 --slots 4 --batch-size 8 --steps 4 --compute exp:10ms",
+        "--data digits --workers 2 --steps 4 --compute exp:10ms",
+        "--gradients none --workers 3 --iterations 20 --straggler 1:50ms,*:3x,2:exp:5ms --clip-norm 1 --backups 1",
+        "--gradients none --workers 2 --slots 4 --mode async --gather 2 --local-steps 3 --parameters 9 --seed 5",
+    ],
+)
+@pytest.mark.parametrize("world_only", [[], ["--world-only"]])
+def test_the_hint_is_a_command_that_is_not_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], words: str, world_only: list[str]
+) -> None:
     assert main(["simulate", *words.split(), "--out", str(tmp_path), "--json"], {}) == 0
-    assert main(["calibrate", str(tmp_path)], {}) == 0
+    assert main(["calibrate", str(tmp_path), *world_only], {}) == 0
     said = capsys.readouterr().err
-    command = said[said.index("psgd simulate ") + len("psgd ") : said.index(" says what")]
-    assert main([*shlex.split(command), "--dry-run"], {}) == 0
+    command = re.search(r"psgd ((simulate|compare) .*) (says|compares|simulates) ", said)
+    assert command is not None
+    assert command[2] == ("compare" if world_only else "simulate")
+    assert main([*shlex.split(command[1]), "--dry-run"], {}) == 0
+
+
+def test_a_run_without_gradients_keeps_its_options(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = "--mode async --staleness 3 --gather 2 --workers 2 --slots 4 --shards 1 --steps 30 --seed 5 --parameters 9"
+    asked = [*words.split(), "--local-steps", "3", "--straggler", "1:50ms,*:3x"]
+    assert main(["simulate", "--gradients", "none", *asked, "--out", str(tmp_path), "--json"], {}) == 0
+    calibrated(capsys, str(tmp_path))
+    read = parse(SimulateConfig, "psgd simulate", ["--config", str(tmp_path / "world.yaml")], {})
+    said = parse(SimulateConfig, "psgd simulate", ["--gradients", "none", *asked], {})
+    world = {"compute", "compute_of", "service", "straggler", "outer_lr", "outer_momentum"}
+    names = {each.name for each in dataclasses.fields(SimulateConfig)} - world
+    assert {name: getattr(read, name) for name in names} == {name: getattr(said, name) for name in names}
+    assert read.choose_local_steps() == said.choose_local_steps()
+    assert [parse_straggler(text) for text in read.straggler] == [parse_straggler(text) for text in said.straggler]
+
+
+def test_a_programs_run_has_no_options_and_its_hint_is_not_refused(
+    run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    log = run / FILE_NAME
+    first, rest = log.read_text().split("\n", 1)
+    header = json.loads(first)
+    del header["settings"]["gradients"]
+    log.write_text(json.dumps(header) + "\n" + rest)
+    assert main(["calibrate", str(run)], {}) == 0
+    assert "the log has no options of a training (its run was not made by a command)" in capsys.readouterr().err
+    assert set(yaml.safe_load((run / "world.yaml").read_text())) == {"compute", "compute_of", "service"}
+
+
+def test_a_world_that_is_not_to_be_trusted_says_so_wherever_it_is_told(
+    run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    log = run / FILE_NAME
+    # Nobody took note of what held the run up half way: no iteration is longer for it.
+    lines = [json.loads(line) for line in log.read_text().splitlines()]
+    for record in lines:
+        if record.get("time_s", 0) > 2:
+            record["time_s"] += 50
+    log.write_text("".join(json.dumps(record) + "\n" for record in lines))
+    report = calibrated(capsys, str(run))
+    assert [words.split()[0] for words in report["beware"]] == ["pushes/s", "seconds"]
+    check = report["check"]["seconds"]
+    seconds = f"seconds {check['simulated']:.4g} instead of {check['measured']:.4g} ({check['ratio']:.3g} times)"
+    assert report["beware"][1] == seconds
+    line = (
+        f"Beware: simulated, the same run has {', '.join(report['beware'])}: the world is not to be trusted for that."
+    )
+    file = (run / "world.yaml").read_text()
+    assert file.splitlines()[0] == f"# {line}"
+    assert yaml.safe_load(file)["compute"] == "0.1"
+    assert main(["calibrate", str(run)], {}) == 0
+    captured = capsys.readouterr()
+    assert line in captured.out.splitlines()
+    assert "--workers 64 simulates 64 nodes in it, which is not to be trusted" in captured.err
+
+
+def test_a_world_that_may_be_trusted_says_nothing(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert calibrated(capsys, str(run))["beware"] == []
+    assert main(["calibrate", str(run)], {}) == 0
+    assert "Beware" not in capsys.readouterr().out + (run / "world.yaml").read_text()
 
 
 def test_a_loop_of_ones_own_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
