@@ -99,7 +99,7 @@ def _world(trusted: bool) -> str:
 def _size(wanted: int, least: int, options: dict[str, Any]) -> tuple[int, str]:
     """How many nodes, and the words for that: as many as the data have batches for, else as few with smaller ones."""
     samples, batch_size = _samples(options), options.get("batch_size", default_of(TrainConfig, "batch_size"))
-    nodes = int(min(wanted, samples // batch_size))
+    nodes = int(min(wanted, samples / batch_size))
     if nodes >= least:
         return nodes, f"--workers {nodes}"
     return least, f"--workers {least} --batch-size {max(int(samples // least), 1)}"
