@@ -37,7 +37,13 @@ class Entries(dict[str, Any]):
     """
 
 
+class EmptyError(ValueError):
+    """A value, or a part of one, says nothing: that is a slip, not a word for the default."""
+
+
 WORDS = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
+NOTHING = ("null", "none")
+"""What an option that may be left out is told to have the same."""
 
 
 class OneLineParser(argparse.ArgumentParser):
@@ -93,30 +99,61 @@ def parse(
         beside: what else the environment may configure: other commands.
 
     Raises:
-        ConfigurationError: if an option is unknown, or a value is not of its type or refused by the dataclass.
+        ConfigurationError: if an option is unknown, or a value is empty, not of its type or refused by the dataclass;
+            the message says where a refused value comes from that was not typed.
         SystemExit: after ``--help`` and ``--print_config``.
     """
     parser = _parser(kind, prog)
     mixed = any(_is_words(field) for field in _options(kind))  # words may stand between flags
     given = vars(parser.parse_intermixed_args(argv) if mixed else parser.parse_args(argv))
     _check_variables(environment, (kind, *beside), prog)
-    print_config, file = given.pop("print_config", False), given.pop("config", environment.get(f"{PREFIX}CONFIG"))
+    print_config, file = given.pop("print_config", False), _file(given, environment)
     values: dict[str, Any] = {} if file is None else _read_yaml(kind, Path(file))
+    sources = dict.fromkeys(values, file)
     hints = typing.get_type_hints(kind)
     for field in _options(kind):
         variable = PREFIX + field.name.upper()
-        if environment.get(variable):  # an empty one is what shells make of one that is not set
+        if variable in environment:
+            sources[field.name] = f"{variable} in the environment"
             values[field.name] = convert(f"{variable} in the environment", hints[field.name], environment[variable])
         if field.name in given:
-            value = given[field.name]
-            values[field.name] = (
-                tuple(value) if _is_words(field) else convert(_flag(field.name), hints[field.name], value)
-            )
-    config = kind(**values)
+            sources.pop(field.name, None)
+            values[field.name] = _typed(field, hints[field.name], given[field.name])
+    config = _make(kind, values, sources)
     if print_config:
         print(as_yaml(config), end="")
         parser.exit()
     return config
+
+
+def _file(given: dict[str, Any], environment: Mapping[str, str]) -> str | None:
+    """The YAML file, if there is one."""
+    variable = f"{PREFIX}CONFIG"
+    if "config" in given:
+        return typing.cast(str, convert("--config", str, given.pop("config")))
+    return convert(f"{variable} in the environment", str, environment[variable]) if variable in environment else None
+
+
+def _typed(field: "dataclasses.Field[Any]", hint: Any, value: Any) -> Any:
+    """The value of an option of the command line."""
+    if not _is_words(field):
+        return convert(_flag(field.name), hint, value)
+    return tuple(convert(field.metadata["metavar"], str, word) for word in value)
+
+
+def _make(kind: type[Config], values: Mapping[str, Any], sources: Mapping[str, Any]) -> Config:
+    """The configuration.
+
+    Args:
+        sources: of values that were not typed.
+    """
+    try:
+        return kind(**values)
+    except ConfigurationError as error:
+        name = str(error).partition(" ")[0].removesuffix(":")
+        if name not in sources:
+            raise
+        raise ConfigurationError(f"{error}; {name} is from {sources[name]}") from None
 
 
 def _parser(kind: type[Any], prog: str) -> argparse.ArgumentParser:
@@ -124,7 +161,8 @@ def _parser(kind: type[Any], prog: str) -> argparse.ArgumentParser:
     parser = OneLineParser(
         prog=prog,
         usage=" ".join([prog, "[OPTION ...]", *(f"{each.metadata['metavar']} ..." for each in behind)]),
-        epilog=f"Flags win over {PREFIX}<OPTION> variables, those over --config's YAML, that over the defaults.",
+        epilog=f"Flags win over {PREFIX}<OPTION> variables, those over --config's YAML, that over the defaults. A flag "
+        "of several values, with commas or with =, may be given several times: they add up.",
         argument_default=argparse.SUPPRESS,
         formatter_class=lambda prog: argparse.HelpFormatter(prog, max_help_position=34, width=110),
         allow_abbrev=False,
@@ -202,10 +240,10 @@ def convert(name: str, hint: Any, value: Any) -> Any:
     """A value of the hint's type, from text or from what YAML made of it.
 
     Raises:
-        ConfigurationError: if it can not be read as that.
+        ConfigurationError: if it can not be read as that, or is empty.
     """
     optional = hint != required(hint)
-    if optional and value in (None, "null", "none"):
+    if optional and value in (None, *NOTHING, *([word] for word in NOTHING)):
         return None
     hint = required(hint)
     if typing.get_origin(hint) is Literal:
@@ -217,6 +255,8 @@ def convert(name: str, hint: Any, value: Any) -> Any:
     words, reader = READERS[typing.get_origin(hint) or hint]
     try:
         return reader(value)
+    except EmptyError as error:
+        raise ConfigurationError(f"{name} must {error}, got {value!r}") from None
     except (ValueError, TypeError):
         raise ConfigurationError(f"{name} must be {words}, got {value!r}") from None
 
@@ -244,6 +284,8 @@ def _read_bool(value: Any) -> bool:
 def _read_text(value: Any) -> str:
     if not isinstance(value, str | int | float) or isinstance(value, bool):
         raise TypeError
+    if not str(value).strip():
+        raise EmptyError("not be empty")
     return str(value)
 
 
@@ -251,7 +293,19 @@ def _read_list(value: Any) -> tuple[str, ...]:
     """From ``a,b``, from a list of such, or from both."""
     if isinstance(value, list | tuple):
         return tuple(item for text in value for item in _read_list(text))
-    return tuple(item.strip() for item in COMMA.split(_read_text(value)) if item.strip())
+    return split_list(_read_text(value))
+
+
+def split_list(text: str) -> tuple[str, ...]:
+    """The items of ``a,b``.
+
+    Raises:
+        EmptyError: if there is nothing between two commas, before the first or behind the last.
+    """
+    items = tuple(item.strip() for item in COMMA.split(text))
+    if not all(items):
+        raise EmptyError("have no empty item")
+    return items
 
 
 def _read_mapping(value: Any) -> dict[str, Any]:
@@ -268,8 +322,11 @@ def _read_entries(value: Any) -> Entries:
     """From ``k=v; k=v``, from a list of such, or from a mapping of YAML; values stay as they are."""
     if isinstance(value, dict):
         return Entries({str(key): item for key, item in value.items()})
-    texts = value if isinstance(value, list) else [_read_text(value)]
-    pairs = [item.partition("=") for text in texts for item in text.split(";") if item.strip()]
+    texts = value if isinstance(value, list) else [value]
+    items = [item for text in texts for item in _read_text(text).split(";")]
+    if not all(item.strip() for item in items):
+        raise EmptyError("have no empty item")
+    pairs = [item.partition("=") for item in items]
     entries = Entries({key.strip(): text.strip() for key, _, text in pairs})
     if len(entries) < len(pairs) or not all(key and text for key, text in entries.items()):
         raise ValueError
@@ -334,7 +391,8 @@ def required(hint: Any) -> Any:
 
 
 def _is_many(hint: Any) -> bool:
-    return hint is Entries or typing.get_origin(hint) in (tuple, dict)
+    """Whether it is made of several values, and its flag may be given several times."""
+    return hint is Entries or typing.get_origin(required(hint)) in (tuple, dict)
 
 
 def _flag(name: str) -> str:

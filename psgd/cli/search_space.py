@@ -7,7 +7,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from psgd.cli.options import COMMA, convert, plain, read_scalar, required
+from psgd.cli.options import EmptyError, convert, plain, read_scalar, required, split_list
 from psgd.cli.train_config import TrainConfig
 from psgd.errors import ConfigurationError
 from psgd.training.names import unknown
@@ -95,6 +95,8 @@ def _parse_domain(name: str, value: Any) -> Domain:
         if isinstance(value, str) and _is_range(value, hint, key):
             return _parse_range(value, hint, key)
         return Choices(tuple(read(item) for item in _items(value, hint)))
+    except EmptyError as error:
+        raise ConfigurationError(f"space: {name} must {error}, got {value!r}") from None
     except ConfigurationError as error:
         text = str(error)
         raise ConfigurationError(text if text.startswith("space") else f"space: {name}: {text}") from None
@@ -128,7 +130,7 @@ def _items(value: Any, hint: Any) -> Sequence[Any]:
         return value
     if not isinstance(value, str):
         return [value]
-    items = [item.strip() for item in COMMA.split(value) if item.strip()]
+    items = split_list(value)
     if typing.get_origin(required(hint)) is not tuple:
         return items
-    return [item.removeprefix("[").removesuffix("]") for item in items]
+    return [[] if item == "[]" else item.removeprefix("[").removesuffix("]") for item in items]

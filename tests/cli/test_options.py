@@ -21,6 +21,7 @@ class Options:
     extra: dict[str, Any] = field(default_factory=dict, metadata=about("Words", "whatever", "K=V,..."))
     loud: bool = option(False, "Words", "say so")
     polite: bool = option(True, "Words", "say please")
+    peers: tuple[str, ...] | None = option(("a",), "Words", "who else", "NAME,...")
     derived: int = 7
 
     def __post_init__(self) -> None:
@@ -73,6 +74,8 @@ def test_the_environment_may_name_the_yaml_file(file: Path) -> None:
         (["--no-loud"], "loud", False),
         (["--no-polite"], "polite", False),
         (["--tags", "a,b", "--tags", "c"], "tags", ("a", "b", "c")),
+        (["--peers", "a,b", "--peers", "c"], "peers", ("a", "b", "c")),
+        (["--peers", "none"], "peers", None),
         (["--extra", "a=1,b=true", "--extra", "c=x"], "extra", {"a": 1, "b": True, "c": "x"}),
         (["--extra", "betas=[0.9,0.99],eps=1e-8,of=null"], "extra", {"betas": [0.9, 0.99], "eps": 1e-8, "of": None}),
     ],
@@ -163,6 +166,52 @@ def test_what_is_no_yaml_is_refused(file: Path) -> None:
     assert refusal("--config", "a.yaml").startswith("config a.yaml must be YAML, got: ")
 
 
+@pytest.mark.parametrize(
+    ("name", "text", "rule"),
+    [
+        ("label", "", "not be empty"),
+        ("label", " ", "not be empty"),
+        ("tags", "", "not be empty"),
+        ("tags", "a,,b", "have no empty item"),
+        ("tags", "a,", "have no empty item"),
+        ("extra", "", "not be empty"),
+        ("extra", "a=1,,b=2", "have no empty item"),
+    ],
+)
+def test_what_is_empty_is_refused_wherever_it_is_said(file: Path, name: str, text: str, rule: str) -> None:
+    file.write_text(f"{name}: '{text}'\n")
+    typed = text if name == "label" else [text]
+    assert refusal(f"--{name}", text) == f"--{name} must {rule}, got {typed!r}"
+    assert refusal("--config", "a.yaml") == f"{name} in a.yaml must {rule}, got {text!r}"
+    variable = f"PSGD_{name.upper()}"
+    assert refusal(**{variable: text}) == f"{variable} in the environment must {rule}, got {text!r}"
+
+
+def test_an_empty_list_of_yaml_is_a_list(file: Path) -> None:
+    file.write_text("tags: []\nextra: {}\n")
+    assert read("--config", "a.yaml") == Options()
+    file.write_text("tags: [a, '']\n")
+    assert refusal("--config", "a.yaml") == "tags in a.yaml must not be empty, got ['a', '']"
+
+
+def test_a_file_without_a_name_is_refused() -> None:
+    assert refusal("--config", "") == "--config must not be empty, got ''"
+    assert refusal(PSGD_CONFIG="") == "PSGD_CONFIG in the environment must not be empty, got ''"
+
+
+def test_an_empty_variable_of_any_type_is_refused() -> None:
+    assert refusal(PSGD_SIZE="") == "PSGD_SIZE in the environment must be an integer, got ''"
+
+
+def test_a_refused_value_that_was_not_typed_is_told_where_it_is_from(file: Path) -> None:
+    file.write_text("size: 0\n")
+    assert refusal("--config", "a.yaml") == "size must be >= 1, got 0; size is from a.yaml"
+    assert refusal("--config", "a.yaml", PSGD_SIZE="-1") == (
+        "size must be >= 1, got -1; size is from PSGD_SIZE in the environment"
+    )
+    assert refusal("--config", "a.yaml", "--size", "-2", PSGD_SIZE="-1") == "size must be >= 1, got -2"
+
+
 def test_a_variable_that_can_not_be_read_is_named() -> None:
     assert refusal(PSGD_SIZE="x") == "PSGD_SIZE in the environment must be an integer, got 'x'"
     assert refusal(PSGD_LOUD="loud") == "PSGD_LOUD in the environment must be true or false, got 'loud'"
@@ -241,6 +290,7 @@ def test_help_has_every_option_under_its_heading(capsys: pytest.CaptureFixture[s
     assert re.search(r"--loud, --no-loud +say so\n", words)
     assert re.search(r"--polite, --no-polite +say please \(default: on\)\n", words)
     assert "derived" not in shown
+    assert "may be given several times: they add up" in " ".join(shown.split())
 
 
 # ------------------------------------------------------------------ entries: one an option
@@ -265,12 +315,20 @@ def test_entries_are_given_once_an_option_and_keep_their_commas() -> None:
 
 
 def test_entries_of_one_text_are_separated_by_semicolons() -> None:
-    assert read_space(PSGD_SPACE="lr=0.1,0.2; mode = sync,async;") == {"lr": "0.1,0.2", "mode": "sync,async"}
+    assert read_space(PSGD_SPACE="lr=0.1,0.2; mode = sync,async") == {"lr": "0.1,0.2", "mode": "sync,async"}
 
 
 def test_entries_of_yaml_are_a_mapping_whose_values_stay_as_they_are(file: Path) -> None:
     file.write_text("space:\n  lr: [0.1, 0.2]\n  mode: sync,async\n  shards: 2\n")
     assert read_space("--config", "a.yaml") == {"lr": [0.1, 0.2], "mode": "sync,async", "shards": 2}
+
+
+@pytest.mark.parametrize(
+    ("text", "rule"), [("", "not be empty"), ("lr=1;", "have no empty item"), ("lr=1;;mode=sync", "have no empty item")]
+)
+def test_empty_entries_are_refused(text: str, rule: str) -> None:
+    with pytest.raises(ConfigurationError, match=f"^--space must {rule}, got \\['{text}'\\]$"):
+        read_space("--space", text)
 
 
 @pytest.mark.parametrize("text", ["lr", "=0.1", "lr=", "lr=0.1;lr=0.2", "lr=0.1;mode"])
@@ -308,6 +366,11 @@ def behind(*argv: str, **environment: str) -> Behind:
 def test_words_behind_the_command_may_stand_between_flags_and_hold_commas() -> None:
     assert behind("a,b", "--loud", "c", "--label", "d", "e") == Behind(files=("a,b", "c", "e"), loud=True, label="d")
     assert behind("--loud") == Behind(loud=True)
+
+
+def test_an_empty_word_is_refused() -> None:
+    with pytest.raises(ConfigurationError, match=r"^FILE must not be empty, got ''$"):
+        behind("a", "")
 
 
 def test_words_may_come_from_yaml_and_the_environment_too(file: Path) -> None:
