@@ -138,3 +138,10 @@ def test_a_misspelt_variable_is_one_line_and_those_of_all_commands_are_known(
     captured = capsys.readouterr()
     line = "PSGD_WORKRES in the environment is no option's; did you mean PSGD_WORKERS?; see psgd train --help"
     assert (captured.out, captured.err) == ("", f"psgd: error: {line}\n")
+
+
+@pytest.mark.parametrize("module", ["psgd", "psgd.cli"])
+def test_the_command_is_a_module_too(module: str) -> None:
+    run = subprocess.run([sys.executable, "-m", module, "trian"], capture_output=True, text=True, timeout=60)
+    assert (run.returncode, run.stdout) == (2, "")
+    assert run.stderr.startswith("psgd: error: argument COMMAND: invalid choice: 'trian'")
