@@ -6,7 +6,7 @@ import sys
 from datetime import UTC, datetime
 from pathlib import Path
 
-from psgd.analysis.comparison import Budget, Target
+from psgd.analysis.comparison import Budget, ComparisonFigures, Target
 from psgd.analysis.comparison_words import in_text
 from psgd.analysis.findings import find
 from psgd.cli.building import build_trainer, usual_metric
@@ -17,7 +17,7 @@ from psgd.cli.train_config import TrainConfig
 from psgd.cli.world import build_world
 from psgd.core.local_steps import mini_batches
 from psgd.core.modes import Sync
-from psgd.errors import ConfigurationError, LostError
+from psgd.errors import ConfigurationError, DataError, LostError
 from psgd.experiments.arms import Comparison, Run, Scheme
 from psgd.experiments.performing import Task, inspect, perform
 from psgd.experiments.reporting import read_figures, write_report
@@ -42,7 +42,7 @@ def run(config: CompareConfig) -> None:
         PsgdError: if the report can not be written; the runs are kept.
     """
     comparison = plan(config)
-    tasks = inspect(comparison, lambda each: make_trainer(config, each))
+    tasks = inspect(comparison, lambda each: make_trainer(config, each), tell)
     if config.dry_run:
         print_figures(_describe(comparison, tasks), config.json)
         return
@@ -52,7 +52,7 @@ def run(config: CompareConfig) -> None:
         finally:
             if any(task.folder.exists() for task in tasks):
                 tell(f"the runs are in {comparison.out}; with --out {comparison.out} the same command keeps them")
-        findings = find(read_figures(comparison))
+        findings = find(_read_figures(comparison))
         report = write_report(findings, comparison.out)
     print(json.dumps(report, allow_nan=False) if config.json else in_text(findings), flush=True)
     if failed:
@@ -60,6 +60,13 @@ def run(config: CompareConfig) -> None:
             f"{len(failed)} of {len(tasks)} runs have failed, the last one: {list(failed.values())[-1]}; "
             "the same command makes them again"
         )
+
+
+def _read_figures(comparison: Comparison) -> ComparisonFigures:
+    try:
+        return read_figures(comparison)
+    except DataError as error:
+        raise DataError(f"{error}; remove the folder of that run to have it made again") from error
 
 
 def plan(config: CompareConfig) -> Comparison:

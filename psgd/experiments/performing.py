@@ -1,5 +1,6 @@
 """A comparison's runs, one after another: those that are there are kept, the others made."""
 
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -21,6 +22,8 @@ from psgd.training.names import unknown
 MakeTrainer = Callable[[Run], Trainer]
 """The training of a run; where it goes and whether it shows its progress is not its business."""
 Tell = Callable[[str], None]
+PATIENCE_S = 2.0
+"""How long runs are checked before a word is said about it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,14 +36,32 @@ class Task:
     """
 
     run: Run
-    trainer: Trainer
+    make_trainer: MakeTrainer
     folder: Path
     settings: dict[str, Any]
     state: State
 
+    def plan(self) -> tuple[Trainer, Plan]:
+        """The training and its plan, for the run's own folder.
 
-def inspect(comparison: Comparison, make_trainer: MakeTrainer) -> list[Task]:
+        Raises:
+            ConfigurationError: if the run can not be started, or is there already.
+        """
+        trainer = _quiet(self.make_trainer(self.run), self.folder)
+        return trainer, trainer.plan()
+
+    def plan_again(self) -> Plan:
+        """The plan of a run that is there already: for the folder above, which has none."""
+        return _quiet(self.make_trainer(self.run), self.folder.parent).plan()
+
+
+def inspect(comparison: Comparison, make_trainer: MakeTrainer, tell: Tell) -> list[Task]:
     """Check every run, and see which of them are there; nothing is started or written.
+
+    Runs that differ in their seeds alone are planned once.
+
+    Args:
+        tell: takes a line if it takes longer than `PATIENCE_S`.
 
     Raises:
         ConfigurationError: if one can not be run or written, or a run with other settings is in its place.
@@ -53,7 +74,36 @@ def inspect(comparison: Comparison, make_trainer: MakeTrainer) -> list[Task]:
     check_folder(comparison.out)
     if comparison.target is not None:
         _check_target(comparison.target, make_trainer(next(comparison.runs())))
-    return [_task(run, make_trainer(run), comparison.out / run.folder) for run in comparison.runs()]
+    _check_last_seed(comparison, make_trainer)
+    due = time.monotonic() + PATIENCE_S
+    runs, tasks = list(comparison.runs()), list[Task]()
+    planned: dict[Path, dict[str, Any]] = {}  # by the folder of all seeds
+    for run in runs:
+        if time.monotonic() >= due:
+            tell(f"checking {len(runs)} runs")
+            due = math.inf
+        folder = comparison.out / run.folder
+        if folder.parent not in planned:
+            planned[folder.parent] = _quiet(make_trainer(run), folder.parent).plan().settings
+        settings = _reseeded(planned[folder.parent], run.seed)
+        tasks.append(Task(run, make_trainer, folder, settings, state_of(folder, settings)))
+    return tasks
+
+
+def _check_last_seed(comparison: Comparison, make_trainer: MakeTrainer) -> None:
+    """Refuse seeds that go too far: what is planned has the first."""
+    make_trainer(replace(next(comparison.runs()), seed=comparison.seeds[-1]))
+
+
+def _quiet(trainer: Trainer, out: Path) -> Trainer:
+    return replace(trainer, out=out, progress=False)
+
+
+def _reseeded(settings: dict[str, Any], seed: int) -> dict[str, Any]:
+    """What the log of the same run with another seed says; the options are there if a command has made it."""
+    options = settings.get("options")
+    told = {"options": {**options, "seed": seed}} if isinstance(options, dict) and "seed" in options else {}
+    return {**settings, **told, "seed": seed}
 
 
 def _check_target(target: Target, trainer: Trainer) -> None:
@@ -63,18 +113,8 @@ def _check_target(target: Target, trainer: Trainer) -> None:
         raise ConfigurationError(f"target needs evaluations, and with them val_data, got none for {target.metric}")
     names = measured_names(job.model, job.training, job.evaluation_data)
     if target.metric not in names:
-        raise unknown("target: the metric", target.metric, names)
-
-
-def _task(run: Run, trainer: Trainer, folder: Path) -> Task:
-    trainer = replace(trainer, out=folder, progress=False)
-    settings = _plan_of(trainer, folder).settings
-    return Task(run, trainer, folder, settings, state_of(folder, settings))
-
-
-def _plan_of(trainer: Trainer, folder: Path) -> Plan:
-    """The plan of a run that may be there already: for a folder beside its own, which planning does not make."""
-    return replace(trainer, out=folder.with_name(f"{folder.name}-again")).plan()
+        known = [name.removeprefix("test_") for name in names]
+        raise unknown("target: the metric", target.measure.name, known)
 
 
 def perform(tasks: Sequence[Task], tell: Tell) -> dict[Path, str]:
@@ -100,7 +140,7 @@ def perform(tasks: Sequence[Task], tell: Tell) -> dict[Path, str]:
         tell(f"runs to make: {len(missing)}")
     for task in tasks:
         if task.state is State.COMPLETE and not is_measured(task.folder):  # interrupted in between
-            measure_training_set(_plan_of(task.trainer, task.folder).job, task.folder)
+            measure_training_set(task.plan_again().job, task.folder)
     failed: dict[Path, str] = {}
     began = time.monotonic()
     for done, task in enumerate(missing, start=1):
@@ -121,8 +161,8 @@ def perform(tasks: Sequence[Task], tell: Tell) -> dict[Path, str]:
 def _make(task: Task) -> None:
     if task.state is State.BROKEN_OFF:
         clear(task.folder)
-    plan = task.trainer.plan()
-    task.trainer.run(plan)
+    trainer, plan = task.plan()
+    trainer.run(plan)
     measure_training_set(plan.job, task.folder)
 
 

@@ -16,6 +16,7 @@ from psgd.errors import ConfigurationError, LostError
 from psgd.experiments.arms import Comparison, Run
 from psgd.experiments.performing import inspect, outcome, perform, time_left
 from psgd.experiments.resumption import State
+from psgd.planning import Plan
 from psgd.runlog import FILE_NAME, Record
 from psgd.trainer import Trainer
 from tests.analysis.runs import evaluation, write_run
@@ -29,9 +30,13 @@ def comparison(tmp_path: Path) -> Comparison:
     return two_arms(tmp_path / "out")
 
 
+def quiet(line: str) -> None:
+    raise AssertionError(line)
+
+
 def make(comparison: Comparison) -> list[str]:
     lines: list[str] = []
-    assert perform(inspect(comparison, trainer_of), lines.append) == {}
+    assert perform(inspect(comparison, trainer_of, quiet), lines.append) == {}
     return lines
 
 
@@ -52,10 +57,39 @@ def failing(monkeypatch: pytest.MonkeyPatch, error: BaseException) -> None:
 
 
 def test_inspecting_starts_and_writes_nothing(comparison: Comparison) -> None:
-    tasks = inspect(comparison, trainer_of)
+    tasks = inspect(comparison, trainer_of, quiet)
     assert [task.run for task in tasks] == list(comparison.runs())
     assert all(task.state is State.ABSENT for task in tasks)
     assert not comparison.out.exists()
+
+
+def test_runs_that_differ_in_their_seed_are_planned_once_and_as_they_would_be_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan, planned = Trainer.plan, list[int]()
+
+    def counted(trainer: Trainer) -> Plan:
+        planned.append(trainer.seed)
+        return plan(trainer)
+
+    monkeypatch.setattr(Trainer, "plan", counted)
+    tasks = inspect(two_arms(tmp_path / "out", seeds=(3, 4, 5)), trainer_of, quiet)
+    assert planned == [3, 3, 3]
+    assert [task.settings for task in tasks] == [task.plan()[1].settings for task in tasks]
+
+
+def test_seeds_that_go_too_far_are_refused_before_anything_starts(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match=r"^seed must be in 0 … 2\*\*63 - 1, got 9223372036854775808$"):
+        inspect(two_arms(tmp_path / "out", seeds=(2**63 - 1, 2**63)), trainer_of, quiet)
+
+
+def test_it_is_told_once_that_runs_are_checked_if_that_takes_long(
+    comparison: Comparison, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("psgd.experiments.performing.PATIENCE_S", 0.0)
+    lines: list[str] = []
+    inspect(comparison, trainer_of, lines.append)
+    assert lines == ["checking 6 runs"]
 
 
 def test_every_run_is_made_logged_and_measured(comparison: Comparison) -> None:
@@ -100,7 +134,7 @@ def test_a_run_that_was_broken_off_is_made_anew(comparison: Comparison) -> None:
 
 
 def test_what_others_have_made_since_the_runs_were_inspected_is_kept(comparison: Comparison) -> None:
-    tasks, lines = inspect(comparison, trainer_of), list[str]()
+    tasks, lines = inspect(comparison, trainer_of, quiet), list[str]()
     make(comparison)
     logs = {path: path.read_text() for path in comparison.out.rglob(FILE_NAME)}
     assert perform(tasks, lines.append) == {}
@@ -109,7 +143,7 @@ def test_what_others_have_made_since_the_runs_were_inspected_is_kept(comparison:
 
 
 def test_a_run_of_other_settings_that_was_broken_off_since_is_kept(comparison: Comparison) -> None:
-    tasks = inspect(comparison, trainer_of)
+    tasks = inspect(comparison, trainer_of, quiet)
     best = write_run(comparison.out / LOG_OF_ONE.parent, footer=False) / "best.safetensors"
     best.touch()
     with pytest.raises(ConfigurationError, match=r"^out must be without runs of other settings"):
@@ -120,7 +154,7 @@ def test_a_run_of_other_settings_that_was_broken_off_since_is_kept(comparison: C
 
 def test_a_run_without_evaluations_is_told_by_its_training_loss(tmp_path: Path) -> None:
     comparison, lines = two_arms(tmp_path / "out", seeds=(0,)), list[str]()
-    tasks = inspect(comparison, lambda run: replace(trainer_of(run), val_data=None))
+    tasks = inspect(comparison, lambda run: replace(trainer_of(run), val_data=None), quiet)
     assert perform(tasks, lines.append) == {}
     assert re.match(r"1 of 3: sgd:momentum=0\.5, sync, lr 0\.125, seed 0: training loss 0\.\d{4} in ", lines[1])
     assert complete(comparison) == 3
@@ -159,20 +193,20 @@ def test_what_was_interrupted_before_it_was_measured_is_measured(comparison: Com
 def test_runs_of_other_settings_are_refused_before_anything_starts(comparison: Comparison) -> None:
     make(comparison)
     with pytest.raises(ConfigurationError, match=r"steps is 2 there, 3 here; choose another folder$"):
-        inspect(comparison, lambda run: trainer_of(run, steps=3))
+        inspect(comparison, lambda run: trainer_of(run, steps=3), quiet)
 
 
 def test_what_can_not_be_run_is_refused_before_anything_starts(comparison: Comparison) -> None:
     with pytest.raises(ConfigurationError, match="shards must be <="):
-        inspect(comparison, lambda run: replace(trainer_of(run), shards=9))
+        inspect(comparison, lambda run: replace(trainer_of(run), shards=9), quiet)
 
 
 def test_a_target_that_nobody_measures_is_refused_before_anything_starts(comparison: Comparison) -> None:
     asked = replace(comparison, target=Target("test_f2", 0.5))
-    with pytest.raises(ConfigurationError, match=r"^target: the metric must be one of test_accuracy, test_loss, got"):
-        inspect(asked, trainer_of)
+    with pytest.raises(ConfigurationError, match=r"^target: the metric must be one of accuracy, loss, got 'f2'"):
+        inspect(asked, trainer_of, quiet)
     with pytest.raises(ConfigurationError, match=r"^target needs evaluations, and with them val_data, got none for"):
-        inspect(asked, lambda run: replace(trainer_of(run), val_data=None))
+        inspect(asked, lambda run: replace(trainer_of(run), val_data=None), quiet)
     assert not comparison.out.exists()
 
 
@@ -185,13 +219,33 @@ def test_a_target_that_is_only_reported_leaves_the_runs_as_they_are(comparison: 
 def test_a_folder_that_can_not_be_written_is_refused_before_anything_starts(tmp_path: Path) -> None:
     (tmp_path / "out").touch()
     with pytest.raises(ConfigurationError, match=rf"^out must be a folder, got {tmp_path}/out: .*/out is a file$"):
-        inspect(two_arms(tmp_path / "out"), trainer_of)
+        inspect(two_arms(tmp_path / "out"), trainer_of, quiet)
+
+
+@pytest.mark.parametrize(
+    ("file", "words"),
+    [
+        ("adam_async_1", "out must be a folder, got {out}/adam_async_1/0.125: {out}/adam_async_1 is a file"),
+        (
+            "adam_async_1/0.125",
+            "out must be a folder, got {out}/adam_async_1/0.125: {out}/adam_async_1/0.125 is a file",
+        ),
+        ("adam_async_1/0.125/1", "out must have a folder for each run, got {file}, a file; choose another folder"),
+    ],
+)
+def test_a_file_in_the_place_of_runs_is_named(comparison: Comparison, file: str, words: str) -> None:
+    path = comparison.out / file
+    path.parent.mkdir(parents=True)
+    path.touch()
+    with pytest.raises(ConfigurationError) as caught:
+        inspect(comparison, trainer_of, quiet)
+    assert str(caught.value) == words.format(out=comparison.out, file=path)
 
 
 def test_the_folder_of_a_single_run_is_refused(tmp_path: Path) -> None:
     (tmp_path / "run.jsonl").touch()
     with pytest.raises(ConfigurationError, match=r"^out must be a folder for many runs, got .*run\.jsonl"):
-        inspect(two_arms(tmp_path), trainer_of)
+        inspect(two_arms(tmp_path), trainer_of, quiet)
 
 
 @pytest.mark.parametrize("error", [LostError("shard 1 is gone"), ValueError("shard 1 is gone")], ids=["lost", "raised"])
@@ -200,7 +254,7 @@ def test_a_run_that_fails_does_not_stop_the_others(
 ) -> None:
     failing(monkeypatch, error)
     lines: list[str] = []
-    failed = perform(inspect(comparison, trainer_of), lines.append)
+    failed = perform(inspect(comparison, trainer_of, quiet), lines.append)
     folders = [comparison.out / run.folder for run in comparison.runs() if run.seed == 1 and run.arm.optimizer.args]
     assert failed.keys() == set(folders)
     assert all("shard 1 is gone" in reason for reason in failed.values())
@@ -214,7 +268,7 @@ def test_what_ends_every_run_ends_the_comparison(
 ) -> None:
     failing(monkeypatch, error)
     with pytest.raises(type(error)):
-        perform(inspect(comparison, trainer_of), lambda line: None)
+        perform(inspect(comparison, trainer_of, quiet), lambda line: None)
     assert complete(comparison) == 3
 
 
@@ -228,7 +282,7 @@ def test_a_run_that_diverges_is_told_and_kept(tmp_path: Path) -> None:
         return replace(trainer_of(Run(run.arm, 1e38, run.seed), steps=8), train_data=contradictory)
 
     lines: list[str] = []
-    assert perform(inspect(comparison, diverging), lines.append) == {}
+    assert perform(inspect(comparison, diverging, quiet), lines.append) == {}
     assert lines[2].startswith("2 of 3: sgd:momentum=0.5, sync, lr 0.25, seed 0: diverged in ")
     assert complete(comparison) == 3
 

@@ -42,8 +42,26 @@ def test_a_footer_that_was_not_written_to_its_end_does_not_count(tmp_path: Path)
     ("there", "asked", "words"),
     [
         ({"steps": 8}, {}, "steps is 8 there, 4 here"),
-        ({"options": {"data": "mnist", "lr": 1}}, {"options": {"data": "digits", "lr": 1}}, "options.data is 'mnist'"),
-        ({}, {"clip": 1.0}, "clip is None there, 1.0 here"),
+        ({"options": {"data": "mnist", "lr": 1}}, {"options": {"data": "digits", "lr": 1}}, "data is mnist there, dig"),
+        ({}, {"clip": 1.0}, "clip is none there, 1.0 here"),
+        ({}, {"options": {"until": "test_loss=1"}}, "budget target is none there, test_loss=1 here"),
+        (
+            {"options": {"epochs": None, "max_seconds": None}},
+            {"options": {"epochs": 1000, "max_seconds": 5.0}},
+            "budget seconds is none there, 5.0 here",
+        ),
+        (
+            {"steps": 8, "evaluate_every": 2, "options": {"evaluate_every": 2, "steps": 8}},
+            {"evaluate_every": 1, "options": {"evaluate_every": 1, "steps": 4}},
+            ": steps is 8 there, 4 here",
+        ),
+        ({}, {"plane": "memory", "world": {"slots": {}, "compute": "1"}}, "simulate is off there, on here"),
+        ({"world": {"slots": {}}}, {}, "simulate is on there, off here"),
+        ({"world": {"compute": "2"}}, {"world": {"compute": "exp:2"}}, ": compute is 2 there, exp:2 here"),
+        ({"world": {"slots": {}}}, {"world": {"slots": {"1": "3"}}}, ": compute_of 1 is none there, 3 here"),
+        ({"options": {"plateau": None}}, {"options": {"plateau": {"patience": 3}}}, ": plateau.patience is none there"),
+        ({"loss": "x"}, {"loss": "y" * 41}, f"loss is x there, {'y' * 39}… here"),
+        ({"loss": "y" * 41 + "x"}, {"loss": "y" * 42}, f"loss is {'y' * 41}x there, {'y' * 42} here"),
     ],
 )
 @pytest.mark.parametrize("complete", [True, False], ids=["complete", "broken off"])
@@ -63,8 +81,9 @@ def test_a_log_that_is_damaged_at_either_end_is_named(tmp_path: Path, line: int)
     lines = log.read_bytes().splitlines(keepends=True)
     lines[line - 1] = b"\xff" + lines[line - 1]
     log.write_bytes(b"".join(lines))
-    with pytest.raises(DataError, match=rf"^{log}, line {line}: not a record of a run log: "):
+    with pytest.raises(DataError, match=rf"^{log}, line {line}: not a record of a run log: ") as caught:
         state_of(log.parent, SETTINGS)
+    assert str(caught.value).endswith(f"; remove {log.parent} to have the run made again")
 
 
 def test_clearing_removes_the_run(tmp_path: Path) -> None:
