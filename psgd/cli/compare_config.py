@@ -9,7 +9,7 @@ from psgd.cli.options import option
 from psgd.cli.train_config import TrainConfig
 from psgd.cli.world_config import WorldConfig, default_of, world_options
 from psgd.errors import ConfigurationError
-from psgd.experiments.arms import Arm, OptimizerChoice, Scheme
+from psgd.experiments.arms import Arm, OptimizerChoice, Scheme, check_distinct
 
 MOST_EPOCHS = 1000
 """How long a run that has so many seconds may be where nothing is said."""
@@ -134,19 +134,22 @@ class CompareConfig(WorldConfig):
         value = getattr(self, one)
         if getattr(self, many) and value != default_of(TrainConfig, one):
             remedy = "lrs" if one == "lr" else many
-            raise ConfigurationError(f"{one} must be left out with {many}, got {value}; say it with {remedy}")
+            world = "; psgd calibrate --world-only writes a world without it" if self.simulate else ""
+            raise ConfigurationError(f"{one} must be left out with {many}, got {value}; say it with {remedy}{world}")
 
     def arms(self) -> tuple[Arm, ...]:
         """Each optimizer in each mode, with its learning rates.
 
         Raises:
-            ConfigurationError: if one is written in another way than is known.
+            ConfigurationError: if one is written in another way than is known, or given twice.
         """
         optimizers = [parse_optimizer(text) for text in self.optimizers]
         optimizers = optimizers or [OptimizerChoice(self.optimizer, self.optimizer_args)]
         schemes = [parse_mode(text) for text in self.modes] or [
             Scheme(self.choose_mode(), self.choose_correction(), self.choose_local_steps())
         ]
+        check_distinct("optimizers", [str(optimizer) for optimizer in optimizers])
+        check_distinct("modes", [str(scheme) for scheme in schemes])
         rates = parse_rates(self.lrs, optimizers) if self.lrs or self.optimizers else [(self.lr,)]
         return tuple(
             Arm(optimizer, scheme, lrs) for optimizer, lrs in zip(optimizers, rates, strict=True) for scheme in schemes

@@ -2,7 +2,7 @@
 
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -69,7 +69,7 @@ class Arm:
     def __post_init__(self) -> None:
         if not self.lrs:
             raise ConfigurationError(f"lrs must hold a learning rate for {self.optimizer}, got none")
-        _check_distinct("lrs", [f"{lr:g}" for lr in self.lrs])
+        check_distinct("lrs", [f"{lr:g}" for lr in self.lrs])
 
     def __str__(self) -> str:
         return f"{self.optimizer}, {self.scheme}"
@@ -125,8 +125,8 @@ class Comparison:
             raise ConfigurationError("a comparison whose budget is a target needs one, got none")
         if not self.arms or not self.seeds:
             raise ConfigurationError(f"a comparison needs arms and seeds, got {len(self.arms)} and {len(self.seeds)}")
-        _check_distinct("arms", [str(arm) for arm in self.arms])
-        _check_distinct("folders of arms", [arm.folder for arm in self.arms])
+        check_distinct("arms", [str(arm) for arm in self.arms])
+        check_distinct("folders of arms", [arm.folder for arm in self.arms])
 
     def runs(self) -> Iterator[Run]:
         """All of them, seed by seed: what an interrupted comparison has, it has of every arm."""
@@ -136,7 +136,12 @@ class Comparison:
                     yield Run(arm, lr, seed)
 
 
-def _check_distinct(field: str, names: list[str]) -> None:
+def check_distinct(field: str, names: Sequence[str]) -> None:
+    """Refuse what is named twice.
+
+    Raises:
+        ConfigurationError: if one is; the message says which.
+    """
     for name, count in Counter(names).items():
         if count > 1:
             raise ConfigurationError(f"{field} must differ, got {name} {count} times")

@@ -2,7 +2,6 @@
 
 from psgd.errors import ConfigurationError
 from psgd.experiments.arms import OptimizerChoice
-from psgd.training.names import near
 
 ADAPTIVE = (0.0003, 0.001, 0.003, 0.01)
 """For rules that divide by the gradient's own size, so that a step is about the learning rate long."""
@@ -23,7 +22,7 @@ def usual_rates(optimizer: OptimizerChoice) -> tuple[float, ...]:
     Momentum makes a step 1 / (1 − momentum) times as long in the long run, so SGD's learning rates shrink by as much.
 
     Raises:
-        ConfigurationError: if nothing is known of it.
+        ConfigurationError: if nothing is known of it, or there is no such optimizer.
 
     Example:
         >>> usual_rates(OptimizerChoice("sgd", {"momentum": 0.9}))
@@ -31,11 +30,23 @@ def usual_rates(optimizer: OptimizerChoice) -> tuple[float, ...]:
     """
     name = optimizer.name.lower()
     if name not in RATES:
-        raise ConfigurationError(
-            f"lrs must be given for {optimizer}, whose usual learning rates are not known; "
-            f"try --lrs '{optimizer.name}=0.001,0.01,0.1'{near(name, RATES)}"
-        )
+        raise _without_rates(optimizer)
     momentum = optimizer.args.get("momentum", 0) if name == "sgd" else 0
     if not isinstance(momentum, int | float) or not 0 <= momentum < 1:
         return RATES[name]  # refused with the optimizer's own words
     return tuple(float(f"{lr * (1 - momentum):.3g}") for lr in RATES[name])
+
+
+def _without_rates(optimizer: OptimizerChoice) -> ConfigurationError:
+    """What is wrong with an optimizer that has no usual learning rates: above all, that it may be none."""
+    if ":" not in optimizer.name:  # one of the user's own is found once it is known where to look
+        from psgd.training.optimizers import resolve_optimizer  # torch, which takes seconds: only for who is refused
+
+        try:
+            resolve_optimizer(optimizer.name, ADAPTIVE[0], optimizer.args)
+        except ConfigurationError as error:
+            return error
+    return ConfigurationError(
+        f"lrs must be given for {optimizer}, whose usual learning rates are not known; "
+        f"try --lrs '{optimizer.name}=0.001,0.01,0.1'"
+    )

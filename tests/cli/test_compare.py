@@ -17,6 +17,7 @@ from psgd.core.corrections import LagRate
 from psgd.core.modes import Async, Sync
 from psgd.errors import LostError
 from psgd.experiments.arms import OptimizerChoice, Scheme
+from psgd.experiments.performing import inspect
 from psgd.folderlock import only_writer
 from psgd.runlog import FILE_NAME, Evaluation, Footer, read
 from psgd.training.policies import StopAfter, StopAtTarget
@@ -265,7 +266,7 @@ def test_another_target_to_end_at_makes_other_runs(capsys: pytest.CaptureFixture
     assert compare(*asked, "0.99") == 0
     capsys.readouterr()
     line = refusal(capsys, *asked, "0.98")
-    assert "options.until is 'test_accuracy=0.99' there, 'test_accuracy=0.98' here" in line
+    assert line.endswith("budget target is test_accuracy=0.99 there, test_accuracy=0.98 here; choose another folder")
 
 
 def test_a_comparison_in_which_runs_failed_says_so_after_its_report(
@@ -313,8 +314,12 @@ def test_a_report_that_can_not_be_written_loses_no_run_and_is_made_by_the_same_c
     [
         (("--modes", "sync,asink"), "modes must be sync[+BACKUPS] or async[:STALENESS], then, each behind a slash"),
         (("--modes", "sync+2"), "backups must be < slots"),
-        (("--optimizers", "adam,,sgd:0.9x="), "optimizers must be written NAME or NAME:ARGUMENT=VALUE:..."),
-        (("--optimizers", "adam,adam"), "arms must differ, got adam, sync 2 times"),
+        (("--optimizers", ""), "--optimizers must not be empty, got ['']"),
+        (("--modes", "sync,async,,"), "--modes must have no empty item, got ['sync,async,,']"),
+        (("--optimizers", "adam,sgd:0.9x="), "optimizers must be written NAME or NAME:ARGUMENT=VALUE:..."),
+        (("--optimizers", "adam,adam"), "optimizers must differ, got adam 2 times"),
+        (("--modes", "sync", "--modes", "async:2", "--modes", "sync"), "modes must differ, got sync 2 times"),
+        (("--optimizers", "adma"), "got 'adma'; did you mean adam"),
         (("--optimizers", "my.pkg:Mine"), "lrs must be given for my.pkg:Mine"),
         (("--optimizers", "adm", "--lrs", "0.1"), "adm"),
         (("--optimizers", "sgd:momentu=0.9", "--lrs", "0.1"), "momentu"),
@@ -355,7 +360,7 @@ def test_a_report_that_can_not_be_written_loses_no_run_and_is_made_by_the_same_c
         ),
         (
             ("--budget", "target", "--target", "f1=0.9"),
-            "target: the metric must be one of test_accuracy, test_loss, got 'test_f1'; did you mean test_loss?",
+            "target: the metric must be one of accuracy, loss, got 'f1'",
         ),
         (
             ("--until", "test_loss=1"),
@@ -397,6 +402,39 @@ def test_a_folder_that_another_process_writes_to_is_refused_in_one_line(
         )
         assert compare("--seeds", "1", "--out", "out", "--dry-run") == 0
     assert [path.name for path in (here / "out").iterdir()] == ["of the other"]
+
+
+def test_a_folder_without_a_name_is_refused(capsys: pytest.CaptureFixture[str], here: Path) -> None:
+    assert refusal(capsys, "--out", "") == "--out must not be empty, got ''"
+    assert list(here.iterdir()) == []
+
+
+def test_a_log_that_is_damaged_in_its_middle_says_what_to_do(capsys: pytest.CaptureFixture[str], here: Path) -> None:
+    asked = ("--seeds", "1", "--out", "out")
+    assert compare(*asked) == 0
+    log = here / "out/adam_sync/0.002/0" / FILE_NAME
+    first, *others = log.read_text().splitlines(keepends=True)
+    log.write_text("".join([first, "garbage\n", *others]))
+    capsys.readouterr()
+    assert compare(*asked) == 2
+    line = capsys.readouterr().err.splitlines()[-1]
+    assert line.startswith("psgd: error: out/adam_sync/0.002/0/run.jsonl, line 2: not a record of a run log: ")
+    assert line.endswith("; remove the folder of that run to have it made again")
+
+
+def test_a_mode_beside_modes_names_the_file_that_it_is_from(capsys: pytest.CaptureFixture[str], here: Path) -> None:
+    (here / "world.yaml").write_text("compute: exp:2\nmode: async\n")
+    assert refusal(capsys, "--simulate", "--config", "world.yaml", "--modes", "sync,async") == (
+        "mode must be left out with modes, got async; say it with modes; psgd calibrate --world-only writes a world "
+        "without it; mode is from world.yaml"
+    )
+
+
+def test_the_settings_of_every_seed_are_what_its_own_run_would_log(here: Path) -> None:
+    config = CompareConfig(plane="memory", steps=2, seeds=3, seed=4, limit=64, modes=("sync", "async:1"), out="out")
+    tasks = inspect(plan(config), lambda run: make_trainer(config, run), lambda line: None)
+    assert len(tasks) == 6
+    assert [task.settings for task in tasks] == [task.plan()[1].settings for task in tasks]
 
 
 def test_nothing_is_left_of_the_lock(here: Path) -> None:

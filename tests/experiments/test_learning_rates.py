@@ -18,6 +18,13 @@ def test_momentum_makes_the_rates_of_sgd_smaller() -> None:
     assert usual_rates(OptimizerChoice("rmsprop", {"momentum": 0.5})) == usual_rates(OptimizerChoice("rmsprop"))
 
 
+def test_a_name_that_is_no_optimizers_is_told_first() -> None:
+    with pytest.raises(ConfigurationError, match=r"^optimizer must be one of .*, got 'adma'; did you mean adam"):
+        usual_rates(OptimizerChoice("adma"))
+    with pytest.raises(ConfigurationError, match=r"^lrs must be given for muon, .*; try --lrs 'muon=0.001,0.01,0.1'$"):
+        usual_rates(OptimizerChoice("muon"))
+
+
 def test_what_is_not_known_must_be_given() -> None:
     with pytest.raises(ConfigurationError, match=r"lrs must be given for my.pkg:Mine:a=1, .*; try --lrs 'my.pkg:Mine="):
         usual_rates(OptimizerChoice("my.pkg:Mine", {"a": 1}))
