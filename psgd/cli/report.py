@@ -14,6 +14,7 @@ from psgd.cli.report_config import ReportConfig
 from psgd.errors import ConfigurationError
 from psgd.experiments.reporting import write_report
 from psgd.planning import check_folder
+from psgd.training.names import unknown
 
 
 def run(config: ReportConfig) -> None:
@@ -40,4 +41,7 @@ def _target(config: ReportConfig, figures: ComparisonFigures) -> Target | None:
     if not figures.measured():
         raise ConfigurationError(f"target must be left out of runs without evaluations, got {config.target}")
     metric, value = parse_target(config.target)
-    return Target(metric or f"test_{figures.metric.name}", value)
+    target = Target(metric or f"test_{figures.metric.name}", value)
+    if target.measure.name not in figures.measured():
+        raise unknown("target: the metric", target.measure.name, figures.measured())
+    return target

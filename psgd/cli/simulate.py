@@ -15,6 +15,7 @@ from psgd.cli.simulate_config import SimulateConfig
 from psgd.cli.train import describe_plan
 from psgd.cli.world import build_world
 from psgd.core.modes import Rules
+from psgd.errors import ConfigurationError
 from psgd.planning import check_folder, describe_timing, new_folder
 from psgd.running import run_without_gradients
 from psgd.simulation.timing import TimingJob
@@ -50,6 +51,8 @@ def _train(config: SimulateConfig, out: Path) -> dict[str, Any]:
 
 def _time(config: SimulateConfig, out: Path) -> dict[str, Any]:
     """Without gradients."""
+    if config.workers < 1:  # said before slots, which follow from it, are refused
+        raise ConfigurationError(f"workers must be >= 1, got {config.workers}")
     slots = config.workers if config.slots is None else config.slots
     steps = next(length for length in (config.iterations, config.steps, STEPS) if length is not None)
     rules = Rules(

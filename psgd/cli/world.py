@@ -4,7 +4,7 @@ from pathlib import Path
 
 from psgd.analysis.fitting import unaveraged
 from psgd.cli.world_config import WorldConfig, parse_bandwidth
-from psgd.durations import Duration, parse_duration
+from psgd.durations import GRAMMAR, Duration, parse_duration
 from psgd.errors import ConfigurationError
 from psgd.experiments.calibration import TRACE, trace_of
 from psgd.experiments.timings import read_timings
@@ -31,10 +31,14 @@ def build_world(config: WorldConfig) -> World:
 
 
 def _duration(name: str, text: str) -> Duration:
+    run = text.removeprefix(TRACE)
     try:
-        return read_trace(Path(text.removeprefix(TRACE))) if text.startswith(TRACE) else parse_duration(text)
+        if not run:
+            raise ConfigurationError(f"{TRACE}RUN must name a run, got {text!r}")
+        return parse_duration(text) if run == text else read_trace(Path(run))
     except ConfigurationError as error:
-        raise ConfigurationError(f"{name}: {error}") from None
+        words = str(error).replace(GRAMMAR, f"{GRAMMAR}; or {TRACE}RUN, the compute times of a run")
+        raise ConfigurationError(f"{name}: {words}") from None
 
 
 def read_trace(run: Path) -> Duration:

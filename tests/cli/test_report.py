@@ -78,7 +78,9 @@ def test_a_target_that_nobody_reached_is_no_time_of_zero(capsys: pytest.CaptureF
             "target must be VALUE or METRIC=VALUE, such as 0.85 or test_loss=0.1, got 'fast'",
         ),
         (["runs", "--target", "=1"], "target must be VALUE or METRIC=VALUE, such as 0.85 or test_loss=0.1, got '=1'"),
-        (["runs", "--target", "f1=1"], "target must be one of test_accuracy, test_loss, got 'test_f1'"),
+        (["runs", "--target", "f1=1"], "target: the metric must be one of accuracy, loss, got 'f1'"),
+        (["runs", ""], "RUN must not be empty, got ''"),
+        (["runs", "--out", ""], "--out must not be empty, got ''"),
         (["runs", "--targt", "1"], "unrecognized arguments: --targt 1; did you mean --target?; see psgd report --help"),
     ],
 )

@@ -81,6 +81,7 @@ def test_a_dry_run_says_what_would_be_simulated(tmp_path: Path, capsys: pytest.C
         ("--gradients none --parameters -1", "parameters must be >= 0, got -1"),
         ("--gradients none --iterations 0", "iterations must be >= 1, got 0"),
         ("--gradients none --slots 0", "slots must be >= 1, got 0"),
+        ("--gradients none --workers -3", "workers must be >= 1, got -3"),
         (
             "--gradients none --evaluate-every 4",
             "evaluate_every must be left out without gradients, got 4: nothing is trained; try --gradients real",

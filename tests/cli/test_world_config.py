@@ -48,6 +48,8 @@ def test_every_option_of_the_world_reaches_it() -> None:
     ("words", "message"),
     [
         ("--compute gamma:1", "compute: a duration must be NUMBER, exp:MEAN"),
+        ("--compute gamma:1", r"1\+chi2:0\.1\+2%exp:5; or trace:RUN, the compute times of a run; got 'gamma:1'$"),
+        ("--compute trace:", "^compute: trace:RUN must name a run, got 'trace:'$"),
         ("--latency 1h", "latency: a duration must be"),
         ("--compute-of x=1", "compute_of must name slots by number, 0 … 1, got 'x'"),
         ("--compute-of 2=1", "compute_of must name slots by number, 0 … 1, got '2'"),
