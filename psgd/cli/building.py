@@ -12,8 +12,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from psgd.cli.options import Entries, convert, parse_metric_value
 from psgd.cli.train_config import EPOCHS, TrainConfig
+from psgd.cli.values import Entries, convert, parse_metric_value
 from psgd.config import Clip, ModelFactory, Placement, Straggler
 from psgd.core.local_steps import NUMBER
 from psgd.data.datasets import ArrayDataset, Split, load

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from psgd.cli.correction_grammar import GRAMMAR as CORRECTIONS
 from psgd.cli.correction_grammar import find_correction
-from psgd.cli.options import read_scalar
+from psgd.cli.values import read_scalar
 from psgd.core.local_steps import parse_local
 from psgd.core.modes import Async, Sync
 from psgd.errors import ConfigurationError

@@ -7,8 +7,9 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from psgd.cli.options import EmptyError, convert, plain, read_scalar, required, split_list
+from psgd.cli.options import plain
 from psgd.cli.train_config import TrainConfig
+from psgd.cli.values import EmptyError, convert, read_scalar, required, split_list
 from psgd.errors import ConfigurationError
 from psgd.training.names import unknown
 from psgd.tuning.space import Choices, Domain, Range

@@ -4,7 +4,8 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from psgd.cli.correction_grammar import parse_correction
-from psgd.cli.options import Entries, about, option, parse_metric_value
+from psgd.cli.options import about, option
+from psgd.cli.values import Entries, parse_metric_value
 from psgd.core.corrections import Correction
 from psgd.core.local_steps import LocalSteps
 from psgd.core.modes import Async, Mode, Sync

@@ -4,9 +4,10 @@ import dataclasses
 from dataclasses import dataclass, field
 from typing import Literal
 
-from psgd.cli.options import Entries, about, option
+from psgd.cli.options import about, option
 from psgd.cli.search_space import parse_space
 from psgd.cli.train_config import TrainConfig
+from psgd.cli.values import Entries
 from psgd.errors import ConfigurationError
 from psgd.runlog import Goal, goal_of
 from psgd.tuning.space import Range, Space

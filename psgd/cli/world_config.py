@@ -5,8 +5,9 @@ import re
 from dataclasses import MISSING, dataclass, field, fields
 from typing import Any
 
-from psgd.cli.options import Entries, about, option
+from psgd.cli.options import about, option
 from psgd.cli.train_config import TrainConfig
+from psgd.cli.values import Entries
 from psgd.errors import ConfigurationError
 
 BANDWIDTH = re.compile(r"(?P<number>\d+(?:\.\d+)?(?:e\d+)?)(?P<unit>[KMG]?(?:bit|B)|)")

@@ -6,7 +6,8 @@ from typing import Any, Literal
 import pytest
 import yaml
 
-from psgd.cli.options import Entries, about, option, parse, words
+from psgd.cli.options import about, option, parse, words
+from psgd.cli.values import Entries
 from psgd.errors import ConfigurationError
 
 

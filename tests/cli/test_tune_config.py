@@ -2,9 +2,9 @@ from typing import Any
 
 import pytest
 
-from psgd.cli.options import Entries
 from psgd.cli.train_config import TrainConfig
 from psgd.cli.tune_config import TuneConfig
+from psgd.cli.values import Entries
 from psgd.errors import ConfigurationError
 from psgd.tuning.space import Range
 
