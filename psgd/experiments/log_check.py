@@ -117,6 +117,8 @@ OF_MODE: Mapping[str, Mapping[str, Rule]] = {
 }
 OPTIONAL: Mapping[str, Rule] = {
     "gather": _whole(1),
+    "bytes": _whole(0),
+    "clip_norm": _or_null(NUMBER),
     "local_steps": _or_null(LOCAL_STEPS),
     "options": _or_null(OBJECT),
 }

@@ -139,6 +139,8 @@ def test_the_same_iteration_twice_is_one(tmp_path: Path) -> None:
         ({"seed": 2**63}, "seed must be a whole number >= 0 of 64 bits, got 9223372036854775808 on line 1 of"),
         ({"staleness": "x"}, 'staleness must be a whole number >= 0 of 64 bits or null, got "x" on line 1 of'),
         ({"gather": 0}, "gather must be a whole number >= 1 of 64 bits, got 0 on line 1 of"),
+        ({"bytes": "many"}, "bytes must be a whole number >= 0 of 64 bits, got \"many\" on line 1 of"),
+        ({"clip_norm": "much"}, "clip_norm must be a number or null, got \"much\" on line 1 of"),
         ({"mode": "sync"}, "backups must be a whole number >= 0 of 64 bits, got none on line 1 of"),
         ({"stragglers": [{"slot": 1}]}, "stragglers must be a list, each an object with slot"),
         ({"local_steps": {"steps": 3}}, "local_steps must be an object with steps"),
