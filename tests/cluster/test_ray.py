@@ -197,7 +197,7 @@ def test_a_lost_shard_is_named_also_by_who_asks_it_before_ray_has_noticed() -> N
 def test_async_run_keeps_the_bound_and_counts_every_iteration() -> None:
     slow = (Straggler(1, constant(0.03)),)
     outcome = cluster.run(
-        job(Async(staleness=2), workers=4, stragglers=slow), Placement(), weights(), Policies(), ignore, keep_nothing
+        job(Async(staleness=2), stragglers=slow), Placement(), weights(), Policies(), ignore, keep_nothing
     )
     assert outcome.figures.max_clock_gap <= 2
     assert outcome.versions == (120, 120)
@@ -206,9 +206,7 @@ def test_async_run_keeps_the_bound_and_counts_every_iteration() -> None:
 
 def test_async_run_without_a_bound_leaves_the_straggler_behind() -> None:
     slow = (Straggler(1, constant(0.1)),)
-    outcome = cluster.run(
-        job(Async(), workers=4, stragglers=slow), Placement(), weights(), Policies(), ignore, keep_nothing
-    )
+    outcome = cluster.run(job(Async(), stragglers=slow), Placement(), weights(), Policies(), ignore, keep_nothing)
     assert outcome.figures.max_clock_gap > 2
     assert sum(outcome.figures.clocks) == 120
 
