@@ -181,6 +181,7 @@ def _are_numbers_by_name(value: Any) -> bool:
 
 
 Rule = tuple[Callable[[Any], bool], str]
+"""Whether a value is what it must be, and that in words."""
 NUMBER: Rule = _is_number, "a number"
 COUNT: Rule = _is_count, "a whole number >= 0"
 NAMED: Rule = _is_named, "values by name"

@@ -29,7 +29,7 @@ from psgd.config import (
     Training,
 )
 from psgd.core.corrections import Correction, DelayCompensation, GapAware, LagRate
-from psgd.core.layout import Role
+from psgd.core.layout import Layout, Role
 from psgd.core.local_steps import LocalSteps, mini_batches
 from psgd.core.modes import Async, Mode, Rules, Sync
 from psgd.data.batches import MapDataset
@@ -286,13 +286,12 @@ class Trainer:
             raise ConfigurationError("callbacks: ModelCheckpoint needs a folder for the run, got out=None")
         tensors = tensors_of(model)
         layout = layout_of(tensors)
-        if isinstance(self.optimizer, ConfiguredOptimizer):
-            check_groups([s.name for s in layout.tensors if s.role is Role.PARAMETER], self.optimizer.groups)
-        check_shards(self.shards, layout)
+        self._check_layout(layout)
+        training = self._training(placement)
         rehearse_update(model, self.optimizer)
         if data is not None and placement.gpus_per_worker == 0:  # a model for GPUs need not run here
-            rehearse(self.model, self._training(placement), data)
-        check_monitors(policies, self.model, self._training(placement), evaluation_data)
+            rehearse(self.model, training, data)
+        check_monitors(policies, self.model, training, evaluation_data)
         update, clip = update_of(self.optimizer, schedule, self.local_steps)[0], clip_of(self.clip, self.local_steps)
         job = Job(
             rules=self._rules(workers, steps, self._evaluate_every(one_pass)),
@@ -302,7 +301,7 @@ class Trainer:
             model=self.model,
             optimizer=self.optimizer,
             schedule=schedule,
-            training=self._training(placement),
+            training=training,
             data=data,
             evaluation_data=evaluation_data,
             own_loop=None if self.train_loop is None else OwnLoop(self.train_loop, self.train_loop_config),
@@ -322,6 +321,11 @@ class Trainer:
             settings={**self.labels, **describe(job, placement, optimizer, self.world)},
             world=self.world,
         )
+
+    def _check_layout(self, layout: Layout) -> None:
+        if isinstance(self.optimizer, ConfiguredOptimizer):
+            check_groups([s.name for s in layout.tensors if s.role is Role.PARAMETER], self.optimizer.groups)
+        check_shards(self.shards, layout)
 
     def count_steps(self) -> tuple[int, int] | None:
         """Steps of the run, and of one pass over its data; None with a ``train_loop``, which knows that itself.

@@ -10,6 +10,7 @@ import hypothesis
 import psutil
 import pytest
 import torch
+from matplotlib.figure import Figure
 
 SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 SHARED_MEMORY = Path("/dev/shm")
@@ -46,6 +47,20 @@ def shared_data() -> Path:
     if not SHARED_DATA.is_dir():
         pytest.skip(f"needs the data sets in {SHARED_DATA}")
     return SHARED_DATA
+
+
+@pytest.fixture
+def drawn(monkeypatch: pytest.MonkeyPatch) -> list[Figure]:
+    """What has been written, to be looked at."""
+    pictures: list[Figure] = []
+    write = Figure.savefig
+
+    def save(self: Figure, *args: object, **options: object) -> None:
+        pictures.append(self)
+        write(self, *args, **options)  # type: ignore[arg-type]  # passed on as they came
+
+    monkeypatch.setattr(Figure, "savefig", save)
+    return pictures
 
 
 @pytest.fixture(scope="session", autouse=True)

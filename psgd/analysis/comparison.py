@@ -250,7 +250,7 @@ class ComparisonFigures:
         budget: when the runs ended.
         target: what the arms were to reach, if anything.
         remarks: what else a reader must know, one sentence each.
-        gathered: the runs were made elsewhere: one that is not there is missed by nobody.
+        gathered: the runs were made elsewhere, perhaps not with the same seeds for each arm.
 
     Raises:
         ConfigurationError: if there is a target, and no run has measured its metric.
@@ -300,6 +300,10 @@ class ComparisonFigures:
     def best(self, arm: ArmRuns) -> Rate:
         """The learning rate at which an arm is shown."""
         return arm.best(self.metric) if self.by_target is None else arm.soonest(self.by_target)
+
+    def lost(self, rate: Rate) -> int:
+        """How many of its runs have failed or were not made: of runs made elsewhere none is missed."""
+        return 0 if self.gathered else len(rate.runs) - len(rate.complete)
 
     @property
     def timed(self) -> bool:

@@ -68,13 +68,13 @@ def _mode(figures: ComparisonFigures, name: str, arm: ArmRuns, rate: Rate, out: 
         **MODE,
         **arm.about,
         "lr": rate.lr,
-        "runs": len(rate.complete) if figures.gathered else len(rate.runs),
-        "failed": 0 if figures.gathered else len(rate.runs) - len(rate.complete),
+        "runs": len(rate.complete) + figures.lost(rate),
+        "failed": figures.lost(rate),
         "diverged": rate.diverged,
         "reached": 0 if target is None else len(rate.reached(target)),
         "figures": {each.name: _figure(each, rate, figures) for each in all_figures(figures.metric)},
         "lag_histogram": {str(lag): count for lag, count in sorted(rate.lags.items())},
-        "lrs": [{"lr": each.lr, **_rate(each, figures.metric)} for each in arm.rates],
+        "lrs": [{"lr": each.lr, **_rate(each, figures)} for each in arm.rates],
         "folders": [None if run is None else os.path.relpath(run.folder, out) for run in rate.runs],
     }
 
@@ -94,13 +94,13 @@ def _figure(figure: Figure, rate: Rate, figures: ComparisonFigures) -> dict[str,
     return {**asdict(spread), "mean": mean, "ci": ci, "values": values}
 
 
-def _rate(rate: Rate, metric: Metric) -> dict[str, Any]:
-    ends = (of_metric(each, kind) for each in dict.fromkeys((metric, Metric("loss"))) for kind in KINDS)
+def _rate(rate: Rate, figures: ComparisonFigures) -> dict[str, Any]:
+    ends = (of_metric(each, kind) for each in dict.fromkeys((figures.metric, Metric("loss"))) for kind in KINDS)
     shown = (*ends, *(BY_NAME[name] for name in OF_RATES))
     return {
         **{each.name: asdict(rate.spread(partial(each.of, target=None), each.goal)) for each in shown},
         "diverged": rate.diverged,
-        "failed": len(rate.runs) - len(rate.complete),
+        "failed": figures.lost(rate),
         "runs": [None if run is None else {"seed": run.settings["seed"], **_run(run)} for run in rate.runs],
     }
 

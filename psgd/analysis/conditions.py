@@ -7,6 +7,7 @@ from functools import partial
 from typing import Any
 
 from psgd.analysis.comparison import ComparisonFigures
+from psgd.analysis.curves import batches_per_step
 from psgd.analysis.run_figures import RunFigures
 
 Settings = Mapping[str, Any]
@@ -110,7 +111,7 @@ def _batch(arms: Arms) -> tuple[bool, str]:
     same, differing = _compare(arms, "The global batch", words)
     if not same:
         return False, differing
-    as_long, _ = _compare(arms, "", lambda run: _batches_per_step(run.settings))
+    as_long, _ = _compare(arms, "", lambda run: batches_per_step(run.settings))
     return (
         True,
         f"Same global batch: {words(_first(arms))}{'' if as_long else ', of which local steps make several a step'}",
@@ -183,13 +184,7 @@ def _rest(arms: Arms, by_length: bool) -> list[str]:
 
 def _mini_batches(run: RunFigures, name: str) -> int | None:
     steps: int | None = run.settings.get(name)
-    return None if steps is None else steps * _batches_per_step(run.settings)
-
-
-def _batches_per_step(settings: Settings) -> int:
-    """Of each slot."""
-    local = settings.get("local_steps")
-    return 1 if local is None else int(local["steps"])
+    return None if steps is None else steps * batches_per_step(run.settings)
 
 
 def _first(arms: Arms) -> RunFigures:

@@ -61,10 +61,14 @@ def samples_per_step(settings: Mapping[str, Any]) -> int:
         >>> samples_per_step({"slots": 4, "batch_size": 32, "local_steps": {"steps": 8}})
         1024
     """
-    local = settings.get("local_steps")
-    mini_batches: int = 1 if local is None else local["steps"]
     each: int = settings["slots"] * settings["batch_size"]
-    return mini_batches * each
+    return batches_per_step(settings) * each
+
+
+def batches_per_step(settings: Mapping[str, Any]) -> int:
+    """How many mini-batches each slot draws for one step."""
+    local = settings.get("local_steps")
+    return 1 if local is None else int(local["steps"])
 
 
 def curves_of(

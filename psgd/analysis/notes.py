@@ -77,10 +77,10 @@ def _losses(figures: ComparisonFigures, arm: ArmRuns) -> list[str]:
     """Runs that are missing from the figures, or have spoilt them."""
     found = []
     for rate in arm.rates:
-        where, missing = f"{figures.name(arm)}, lr {rate.lr:g}", len(rate.runs) - len(rate.complete)
+        where, missing = f"{figures.name(arm)}, lr {rate.lr:g}", figures.lost(rate)
         if rate.diverged:
             found.append(f"{where}: {rate.diverged} of {len(rate.complete)} runs diverged (loss NaN or Inf).")
-        if missing and not figures.gathered:
+        if missing:
             found.append(f"{where}: {missing} of {len(rate.runs)} runs have failed or were not made, and are left out.")
     return found
 

@@ -221,7 +221,7 @@ def _cautions(
     if not found and figures.by_target is None:  # what ends at the target ends alike
         found += _risk(figures.metric, chosen, end)
     found += _spoilt(figures.metric, chosen, ran)
-    if len(chosen.rate.complete) < len(chosen.rate.runs) and not figures.gathered:
+    if figures.lost(chosen.rate):
         found.append(f"{chosen.name} has {_count(chosen)} runs: the others have failed, or were not made")
     found += observe(chosen.name, chosen.arm, chosen.rate, figures.metric)
     return [*found, *untimed(figures), *off_budget(figures), *too_short(figures)]

@@ -1,25 +1,10 @@
 from pathlib import Path
 
 import numpy as np
-import pytest
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from psgd.analysis.schedule_picture import draw_schedule
-
-
-@pytest.fixture
-def drawn(monkeypatch: pytest.MonkeyPatch) -> list[Figure]:
-    """What has been written, to be looked at."""
-    pictures: list[Figure] = []
-    write = Figure.savefig
-
-    def save(self: Figure, *args: object, **options: object) -> None:
-        pictures.append(self)
-        write(self, *args, **options)  # type: ignore[arg-type]  # passed on as they came
-
-    monkeypatch.setattr(Figure, "savefig", save)
-    return pictures
 
 
 def only_axes(picture: Figure) -> Axes:

@@ -16,20 +16,6 @@ from psgd.simulation.timing import TimingJob
 from psgd.simulation.world import World
 
 
-@pytest.fixture
-def drawn(monkeypatch: pytest.MonkeyPatch) -> list[Figure]:
-    """What has been written, to be looked at."""
-    pictures: list[Figure] = []
-    write = Figure.savefig
-
-    def save(self: Figure, *args: object, **options: object) -> None:
-        pictures.append(self)
-        write(self, *args, **options)  # type: ignore[arg-type]  # passed on as they came
-
-    monkeypatch.setattr(Figure, "savefig", save)
-    return pictures
-
-
 def calibration(folder: Path) -> Calibration:
     world = World(compute=parse_duration("0.1+exp:0.1"), slots=((1, constant(0.5)),), service=constant(0.01))
     run_without_gradients(TimingJob(Rules(Async(), 3, 1, 60), 3), world, folder, progress=False)

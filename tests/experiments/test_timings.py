@@ -144,7 +144,7 @@ def test_the_same_iteration_twice_is_one(tmp_path: Path) -> None:
         ({"mode": "sync"}, "backups must be a whole number >= 0 of 64 bits, got none on line 1 of"),
         ({"stragglers": [{"slot": 1}]}, "stragglers must be a list, each an object with slot"),
         ({"local_steps": {"steps": 3}}, "local_steps must be an object with steps"),
-        ({"options": ["steps"]}, 'options must be an object or null, got ["steps"] on line 1 of'),
+        ({"options": ["steps"]}, 'options must be values by name or null, got ["steps"] on line 1 of'),
         ({"workers": 3}, "RUN must be of a job that can be run, got line 1 of"),
         (
             {"stragglers": [{"slot": 0, "delay": "exp:", "factor": 1}]},
